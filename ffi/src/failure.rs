@@ -75,36 +75,7 @@ impl From<Error> for Failure {
                 Fault::Caller | Fault::Nobody => TidegateStatus::Setting,
             },
         };
-        Self { status, code: code(&error), message: error.to_string(), hint: error.hint() }
-    }
-}
-
-/// The stable name of an error.
-fn code(error: &Error) -> &'static str {
-    match error {
-        Error::Cancelled(_) => "cancelled",
-        Error::Fetch(_) => "fetch",
-        Error::Metadata(_) => "metadata",
-        Error::Missing { .. } => "missing",
-        Error::RootWithheld { .. } => "root-withheld",
-        Error::TooManyRoots { .. } => "too-many-roots",
-        Error::TargetNotFound { .. } => "target-not-found",
-        Error::TooManyRoles { .. } => "too-many-roles",
-        Error::WrongTarget { .. } => "wrong-target",
-        Error::BadDocument { .. } => "bad-document",
-        Error::NotApproved { .. } => "not-approved",
-        Error::Outdated { .. } => "outdated",
-        Error::Store(StoreError::Locked { .. }) => "store-locked",
-        Error::Store(_) => "store-io",
-        Error::File { .. } => "file",
-        Error::NoRoom { .. } => "no-room",
-        Error::Install(_) => "install",
-        Error::Restart(_) => "restart",
-        Error::InvalidTransition(_) => "invalid-transition",
-        Error::ShippedRoot(_) => "shipped-root",
-        Error::BadPath(_) => "bad-path",
-        Error::Setting(_) => "setting",
-        _ => "state",
+        Self { status, code: error.code(), message: error.to_string(), hint: error.hint() }
     }
 }
 

@@ -1,14 +1,21 @@
 //! The settings of a device, as JSON: those of the settings file of `tidegate-device` that a library needs.
 
+use std::fmt::Display;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
 use tidegate_client::Error;
+use tidegate_client::clock::SystemClock;
 use tidegate_client::command::Command;
 use tidegate_client::device::{Device, DeviceBuilder};
 use tidegate_client::facts::{FactSource, gather};
+use tidegate_client::fetch::AnyFetch;
 use tidegate_client::fetch::file::url_of;
+use tidegate_client::fetch::http::{Authorities, HttpFetch, HttpOptions, Proxy};
 use tidegate_client::install::{BootHook, CommandInstaller, FileSlot, Installer, SlotImage, SlotInstaller};
 use tidegate_client::policy::Policy;
 use tidegate_client::retry::Retry;
@@ -22,8 +29,8 @@ use tidegate_tuf::json;
 
 use crate::failure::Failure;
 
-/// The longest root that is read, in bytes.
-const ROOT: u64 = 1_000_000;
+/// The longest file that is read, in bytes.
+const LONGEST: u64 = 1_000_000;
 /// The default time limits of a boot hook and of an installing program.
 const HOOK: Duration = Duration::from_secs(30);
 const INSTALLATION: Duration = Duration::from_secs(3600);
@@ -38,10 +45,19 @@ impl Settings {
     /// Reads settings.
     pub(crate) fn read(text: &str) -> Result<Self, Failure> {
         let value = json::parse(text.as_bytes()).map_err(|e| Failure::argument(format!("settings: {e}")))?;
+        must_be_there(&value)?;
         let read = whole(&value, "", |fields| Ok((identity(fields)?, Rest::read(fields)?)));
         let (builder, rest) = read.map_err(Failure::setting)?;
         Ok(rest.apply(builder)?)
     }
+}
+
+/// Names all that is missing, at once.
+fn must_be_there(value: &Value) -> Result<(), Failure> {
+    const NEEDED: [&str; 8] =
+        ["root", "repository", "state_dir", "device_id", "channel", "product", "hardware", "factory_version"];
+    let missing: Vec<_> = NEEDED.into_iter().filter(|name| value.is_object() && value.get(name).is_none()).collect();
+    if missing.is_empty() { Ok(()) } else { Err(Failure::setting(format!("missing settings: {}", missing.join(", ")))) }
 }
 
 /// What names the device and what it runs.
@@ -62,6 +78,7 @@ struct Rest {
     state_dir: PathBuf,
     sources: Vec<FactSource>,
     policy: Policy,
+    fetch: AnyFetch,
     reserve: u64,
     keep_fallback: bool,
     slot: Option<PathBuf>,
@@ -84,6 +101,7 @@ impl Rest {
             state_dir: fields.text("state_dir")?.into(),
             sources,
             policy: fields.optional_part("policy", Policy::read)?.unwrap_or_default(),
+            fetch: fields.optional_part("network", network)?.unwrap_or_default(),
             reserve: fields.optional_u64("reserve")?.unwrap_or(0),
             keep_fallback: fields.bool_or("keep_fallback", false)?,
             slot: fields.optional_text("slot")?.map(PathBuf::from),
@@ -100,11 +118,12 @@ impl Rest {
             (None, None) => builder,
         };
         let builder = builder
-            .root(root(&self.root)?)
+            .root(file(&self.root)?)
             .repository(repository(&self.repository)?)
             .state_dir(self.state_dir)
             .facts(gather(&self.sources).facts)
             .fact_sources(self.sources)
+            .fetch(self.fetch)
             .policy(self.policy)
             .retry(Retry::TRANSFERS)
             .reserve(self.reserve)
@@ -113,13 +132,35 @@ impl Rest {
     }
 }
 
-fn root(path: &Path) -> Result<Vec<u8>, Error> {
+/// Reads the file that a setting names.
+fn file(path: &Path) -> Result<Vec<u8>, Error> {
     let failed = |source| Error::File { action: "read", path: path.to_owned(), source };
-    let length = std::fs::metadata(path).map_err(failed)?.len();
-    if length > ROOT {
-        return Err(Error::Setting(format!("`root`: {} is longer than {ROOT} bytes", path.display())));
+    let mut bytes = Vec::new();
+    File::open(path).map_err(failed)?.take(LONGEST + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > LONGEST {
+        return Err(Error::Setting(format!("{}: longer than {LONGEST} bytes", path.display())));
     }
-    std::fs::read(path).map_err(failed)
+    Ok(bytes)
+}
+
+/// `{"proxy": URL or "none", "ca": FILE or "system"}`.
+fn network(value: &Value, at: &str) -> Result<AnyFetch, FieldError> {
+    whole(value, at, |fields| {
+        let proxy = match fields.optional_text("proxy")? {
+            None => Proxy::Environment,
+            Some("none") => Proxy::None,
+            Some(url) => Proxy::Url(url.parse().map_err(|e: String| FieldError::new(fields.at("proxy"), e))?),
+        };
+        let authorities = match fields.optional_text("ca")? {
+            None | Some("system") => Authorities::system(),
+            Some(path) => {
+                let wrong = |e: &dyn Display| FieldError::new(format!("{at}.ca"), e.to_string());
+                Authorities::from_pem(&file(path.as_ref()).map_err(|e| wrong(&e))?).map_err(|e| wrong(&e))?
+            }
+        };
+        let options = HttpOptions { proxy, authorities, ..HttpOptions::default() };
+        Ok(AnyFetch::with_http(HttpFetch::with_options(options, Arc::new(SystemClock::new()))))
+    })
 }
 
 /// A URL, or a folder in place of one.

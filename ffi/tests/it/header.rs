@@ -19,3 +19,14 @@ fn the_header_is_what_cbindgen_makes() {
     let committed = std::fs::read_to_string(&path).unwrap();
     assert_eq!(committed, made, "TIDEGATE_WRITE_HEADER=1 cargo test -p tidegate-ffi header writes it");
 }
+
+#[test]
+fn a_compiler_for_cpp_reads_the_header() {
+    if !crate::support::have("c++") {
+        return;
+    }
+    let header = Path::new(env!("CARGO_MANIFEST_DIR")).join("include/tidegate.h");
+    let compiler = ["-std=c++11", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-x", "c++"];
+    let output = std::process::Command::new("c++").args(compiler).arg(header).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}

@@ -156,7 +156,10 @@ fn bad_settings_are_errors_that_name_them() {
         without.as_object_mut().unwrap().remove(key);
         refused(&without.to_string(), setting, key);
     }
-    refused(&changed("network", json!({})), setting, "network");
+    refused("{}", setting, "missing settings: root, repository, state_dir, device_id, channel");
+    refused(&changed("slots", json!({})), setting, "slots");
+    refused(&changed("network", json!({"proxy": "socks5://127.0.0.1"})), setting, "network.proxy");
+    refused(&changed("network", json!({"ca": folder.path().join("root.json")})), setting, "network.ca");
     refused(&changed("policy", json!({"windows": "never"})), setting, "policy.windows");
     refused(&changed("installer", json!({"kind": "magic"})), setting, "tidegate_open");
     refused(&changed("installer", json!({"kind": "slots", "images": [], "boot": []})), setting, "installer.boot");
@@ -189,6 +192,10 @@ fn errors_keep_secrets() {
         }
         close(device);
     }
+    settings["network"] = json!({"proxy": format!("socks5://user:{secret}@127.0.0.1")});
+    let (status, _) = open_with(&settings.to_string(), null(), null());
+    failed(status, TidegateStatus::Setting, "network.proxy");
+    assert!(!shown(tidegate_error_message()).unwrap().contains(secret), "{:?}", shown(tidegate_error_message()));
 }
 
 #[test]

@@ -88,12 +88,16 @@ fn write_settings(folder: &Path, more: &Value, stops: bool) -> PathBuf {
     path
 }
 
+/// What the README says to link.
+const LIBRARIES: &str = "-lpthread -ldl -lm";
+
 /// Built as the README says, with the static library, under AddressSanitizer: reads and writes outside, use after free, leaks.
 #[test]
 fn the_example_in_c_updates_without_a_memory_fault() {
     if !have("cc") {
         return;
     }
+    assert!(include_str!("../../README.md").contains(&format!("libtidegate_ffi.a {LIBRARIES} -o update")));
     let folder = crate::mirror::scratch();
     let (folder, program) = (folder.path(), folder.path().join("update"));
     let include = Path::new(env!("CARGO_MANIFEST_DIR")).join("include");
@@ -103,7 +107,7 @@ fn the_example_in_c_updates_without_a_memory_fault() {
         .arg("-I")
         .arg(include)
         .args([example("update.c"), built("libtidegate_ffi.a")])
-        .args(["-lpthread", "-ldl", "-lm"]));
+        .args(LIBRARIES.split(' ')));
     std::fs::write(folder.join("current"), "a").unwrap();
     let settings = write_settings(folder, &json!({}), true);
     let update = || run(Command::new(&program).arg(&settings).arg(folder));
