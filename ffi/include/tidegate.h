@@ -202,6 +202,17 @@ TidegateStatus tidegate_confirm(TidegateDevice *device,
 TidegateStatus tidegate_reject(TidegateDevice *device,
                                char **result);
 
+// Postpones the update that the last check found at the user's request, until a time such as `2027-01-31T08:00:00Z`, as far as the setting `policy`
+// lets users do that. Later checks say so in their `policy`; the caller must heed it. `*deferral` becomes `{"sequence": .., "since": .., "until": ..}`; the pointer
+// may be NULL.
+//
+// # Safety
+//
+// `device` is null or open; `until` is null or a C string; `deferral` is null or can be written.
+TidegateStatus tidegate_defer(TidegateDevice *device,
+                              const char *until,
+                              char **deferral);
+
 // Lets a release in quarantine be tried again, by its version. The releases in quarantine are in the status.
 //
 // # Safety

@@ -8,6 +8,7 @@ use tidegate_client::agent::Next;
 use tidegate_client::device::{Device, Downloaded, Record, Update};
 use tidegate_client::state::State;
 use tidegate_model::manifest::Urgency;
+use tidegate_model::time;
 use tidegate_model::version::{self, Version};
 
 use crate::cancel::TidegateCancel;
@@ -292,6 +293,33 @@ pub unsafe extern "C" fn tidegate_reject(device: *mut TidegateDevice, result: *m
         (open.update, open.downloaded) = (None, None);
         let next = open.device.reject()?;
         result.map_or(Ok(()), |place| place.give_json(&Stepped::new(&open.device, next)))
+    };
+    // SAFETY: this function's contract.
+    unsafe { with(device, call) }
+}
+
+/// Postpones the update that the last check found at the user's request, until a time such as `2027-01-31T08:00:00Z`, as far as the setting `policy`
+/// lets users do that. Later checks say so in their `policy`; the caller must heed it. `*deferral` becomes `{"sequence": .., "since": .., "until": ..}`; the pointer
+/// may be NULL.
+///
+/// # Safety
+///
+/// `device` is null or open; `until` is null or a C string; `deferral` is null or can be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tidegate_defer(
+    device: *mut TidegateDevice,
+    until: *const c_char,
+    deferral: *mut *mut c_char,
+) -> TidegateStatus {
+    // SAFETY: this function's contract.
+    let place = unsafe { Place::optional(deferral) };
+    let call = |open: &mut Open| {
+        // SAFETY: this function's contract.
+        let until = unsafe { text(until, "until") }?;
+        let until = time::parse(until).map_err(|e| Failure::argument(format!("until: {e}")))?;
+        let nothing = || Failure::state("there is nothing to defer: tidegate_check found no update");
+        let deferral = open.device.defer(open.update.as_ref().ok_or_else(nothing)?, until)?;
+        place.map_or(Ok(()), |place| place.give_json(&deferral))
     };
     // SAFETY: this function's contract.
     unsafe { with(device, call) }

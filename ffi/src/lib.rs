@@ -14,8 +14,9 @@ mod settings;
 
 pub use cancel::{TidegateCancel, tidegate_cancel, tidegate_cancel_clear, tidegate_cancel_free, tidegate_cancel_new};
 pub use device::{
-    TidegateDevice, tidegate_check, tidegate_close, tidegate_confirm, tidegate_download, tidegate_install,
-    tidegate_lift, tidegate_open, tidegate_reject, tidegate_status, tidegate_string_free, tidegate_version,
+    TidegateDevice, tidegate_check, tidegate_close, tidegate_confirm, tidegate_defer, tidegate_download,
+    tidegate_install, tidegate_lift, tidegate_open, tidegate_reject, tidegate_status, tidegate_string_free,
+    tidegate_version,
 };
 pub use failure::{TidegateStatus, tidegate_error_code, tidegate_error_hint, tidegate_error_message};
 pub use installer::{TidegateInstalled, TidegateInstaller};

@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use tidegate_ffi::{
     TidegateCancel, TidegateDevice, TidegateInstaller, TidegateStatus, TidegateWatch, tidegate_cancel,
     tidegate_cancel_clear, tidegate_cancel_free, tidegate_cancel_new, tidegate_check, tidegate_close, tidegate_confirm,
-    tidegate_download, tidegate_error_code, tidegate_error_hint, tidegate_error_message, tidegate_install,
-    tidegate_lift, tidegate_open, tidegate_reject, tidegate_status, tidegate_string_free, tidegate_version,
-    tidegate_watch,
+    tidegate_defer, tidegate_download, tidegate_error_code, tidegate_error_hint, tidegate_error_message,
+    tidegate_install, tidegate_lift, tidegate_open, tidegate_reject, tidegate_status, tidegate_string_free,
+    tidegate_version, tidegate_watch,
 };
 
 use crate::mirror::scratch;
@@ -102,6 +102,7 @@ fn a_null_pointer_is_an_error_or_allowed() {
         bad(tidegate_install(null_mut(), None, null_mut(), null_mut()), "device is null");
         bad(tidegate_confirm(null_mut(), null_mut()), "device is null");
         bad(tidegate_reject(null_mut(), null_mut()), "device is null");
+        bad(tidegate_defer(null_mut(), c"2027-01-01T00:00:00Z".as_ptr(), null_mut()), "device is null");
         bad(tidegate_lift(null_mut(), c"1.0.0".as_ptr()), "device is null");
         bad(tidegate_status(null_mut(), null_mut()), "device is null");
         bad(tidegate_cancel(null()), "token is null");
@@ -120,6 +121,7 @@ fn a_null_pointer_is_an_error_or_allowed() {
     unsafe {
         bad(tidegate_status(device, null_mut()), "status is null");
         bad(tidegate_lift(device, null()), "release is null");
+        bad(tidegate_defer(device, null(), null_mut()), "until is null");
         assert_eq!(tidegate_check(device, null_mut(), null_mut()), TidegateStatus::Ok);
     }
     close(device);
@@ -327,6 +329,35 @@ fn an_installer_of_the_caller_fails_reverts_and_is_not_reentered() {
     assert_eq!(unsafe { tidegate_lift(device, c"1.1.0".as_ptr()) }, TidegateStatus::Ok);
     assert!(check(device).1.is_some());
     close(device);
+}
+
+#[test]
+fn a_user_defers_an_update_as_far_as_the_policy_lets() {
+    let folder = scratch();
+    let mut settings = repository(folder.path());
+    let later = c"2100-01-01T00:00:00Z".as_ptr();
+    for limit in [None, Some("2d")] {
+        settings["policy"] = limit.map_or(json!({}), |limit| json!({"deferral": {"limit": limit}}));
+        let (_, device) = open_with(&settings.to_string(), null(), null());
+        let mut deferral = null_mut();
+        // SAFETY: the device is open.
+        unsafe {
+            failed(tidegate_defer(device, later, null_mut()), TidegateStatus::State, "found no update");
+            failed(tidegate_defer(device, c"soon".as_ptr(), null_mut()), TidegateStatus::BadArgument, "until: ");
+            check(device);
+            let status = tidegate_defer(device, later, &raw mut deferral);
+            if limit.is_none() {
+                failed(status, TidegateStatus::State, "policy.deferral.limit");
+                assert!(deferral.is_null());
+            } else {
+                assert_eq!(status, TidegateStatus::Ok);
+                let deferral = taken(deferral).unwrap();
+                assert_eq!(deferral["sequence"], 1);
+                assert!(deferral["until"].as_str().unwrap() < "2100", "{deferral}");
+            }
+        }
+        close(device);
+    }
 }
 
 #[test]
