@@ -44,7 +44,7 @@ impl Fetch for Cut<'_> {
         let rest = &self.bytes[usize::try_from(offset).unwrap().min(self.bytes.len())..];
         let sent = &rest[..rest.len().min(self.sent_at_most.get())];
         let broken = if sent.len() < rest.len() { Some(Broken) } else { None };
-        let reader: Box<dyn io::Read> = match broken {
+        let reader: Box<dyn io::Read + Send> = match broken {
             Some(broken) => Box::new(io::Cursor::new(sent.to_vec()).chain(broken)),
             None => Box::new(io::Cursor::new(sent.to_vec())),
         };

@@ -1,6 +1,6 @@
 //! One fetcher for every kind of URL.
 
-use std::cell::OnceCell;
+use std::sync::OnceLock;
 
 use super::error::FetchError;
 use super::file::FileFetch;
@@ -11,7 +11,7 @@ use super::request::{Fetch, Reply, Request};
 pub struct AnyFetch {
     file: FileFetch,
     /// Created on first use; `None` inside if this build has no HTTP.
-    http: OnceCell<Option<Box<dyn Fetch + Send>>>,
+    http: OnceLock<Option<Box<dyn Fetch + Send + Sync>>>,
 }
 
 impl AnyFetch {
@@ -21,8 +21,8 @@ impl AnyFetch {
     }
 
     /// The same, with this one for HTTP, such as an `HttpFetch`.
-    pub fn with_http(http: impl Fetch + Send + 'static) -> Self {
-        let http: Box<dyn Fetch + Send> = Box::new(http);
+    pub fn with_http(http: impl Fetch + Send + Sync + 'static) -> Self {
+        let http: Box<dyn Fetch + Send + Sync> = Box::new(http);
         Self { file: FileFetch::new(), http: Some(http).into() }
     }
 }
@@ -49,12 +49,12 @@ impl Fetch for AnyFetch {
 
 #[cfg(feature = "http")]
 #[expect(clippy::unnecessary_wraps, reason = "there is none without the feature")]
-fn default_http() -> Option<Box<dyn Fetch + Send>> {
+fn default_http() -> Option<Box<dyn Fetch + Send + Sync>> {
     Some(Box::new(super::http::HttpFetch::new()))
 }
 
 #[cfg(not(feature = "http"))]
-fn default_http() -> Option<Box<dyn Fetch + Send>> {
+fn default_http() -> Option<Box<dyn Fetch + Send + Sync>> {
     None
 }
 

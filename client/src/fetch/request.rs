@@ -56,7 +56,7 @@ pub struct Request<'a> {
 }
 
 /// Shows a server with each request whose it is and what it may have: what a [gate](crate::gate) lets a device in with.
-pub trait Pass: std::fmt::Debug {
+pub trait Pass: std::fmt::Debug + Sync {
     /// The headers of a `GET` for this URL. They are sent to its server, but not to the target of a redirect.
     ///
     /// # Errors
@@ -151,7 +151,7 @@ pub(crate) struct Head {
 
 /// A file on its way.
 pub struct Body {
-    reader: Box<dyn Read>,
+    reader: Box<dyn Read + Send>,
     url: String,
     limit: u64,
     left: u64,
@@ -167,7 +167,7 @@ impl Body {
     /// exactly there.
     ///
     /// An [`io::Error`] of `reader` that wraps a [`FetchError`] surfaces as that; any other as [`FetchError::Interrupted`].
-    pub fn new(reader: Box<dyn Read>, request: &Request<'_>, offset: u64) -> Self {
+    pub fn new(reader: Box<dyn Read + Send>, request: &Request<'_>, offset: u64) -> Self {
         let limit = request.end.unwrap_or(request.limit).min(request.limit);
         Self {
             reader,
@@ -283,7 +283,7 @@ impl std::fmt::Debug for Body {
 mod tests {
     use super::*;
 
-    fn body(reader: impl Read + 'static, limit: u64) -> Body {
+    fn body(reader: impl Read + Send + 'static, limit: u64) -> Body {
         Body::new(Box::new(reader), &Request::metadata("test:", limit), 0)
     }
 

@@ -43,6 +43,7 @@ mod soak;
 mod stolen_time;
 #[cfg(all(unix, feature = "testing"))]
 mod suites;
+mod threads;
 #[cfg(all(unix, feature = "http"))]
 mod tls;
 #[cfg(all(unix, feature = "http"))]

@@ -128,7 +128,7 @@ impl Fetch for Mirror {
             served.as_ref().map_or(0, |bytes| bytes.len() - request.end.map_or(0, |_| offset))
         };
         inner.requests.push((file.clone(), count));
-        let reader: Box<dyn io::Read> = match (trick, served) {
+        let reader: Box<dyn io::Read + Send> = match (trick, served) {
             (Some(Trick::Endless), _) => Box::new(io::repeat(b'x')),
             (_, None) => return Ok(Reply::NotFound),
             (Some(Trick::Cut(length)), Some(bytes)) if request.end.is_none() || length < bytes.len() => {
@@ -157,7 +157,7 @@ pub fn scratch() -> tempfile::TempDir {
 }
 
 struct Counted {
-    reader: Box<dyn io::Read>,
+    reader: Box<dyn io::Read + Send>,
     mirror: Mirror,
     file: String,
 }

@@ -292,7 +292,7 @@ impl HttpFetch {
             let reason = format!("the answer has Content-Encoding {other:?}, which was not requested");
             return Err(FetchError::Protocol { url: url.to_owned(), reason });
         }
-        let mut reader: Box<dyn Read> = if is_gzip {
+        let mut reader: Box<dyn Read + Send> = if is_gzip {
             // Images may be zeros for the most part.
             Box::new(Gunzip::new(source, if is_target { 20 * gunzip::GROWTH } else { gunzip::GROWTH }))
         } else {

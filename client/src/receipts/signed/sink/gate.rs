@@ -46,7 +46,7 @@ impl<T: Post + ?Sized> Post for Arc<T> {
 
 /// Sends receipts to the gate of the device's cohort.
 pub struct GateSink {
-    post: Box<dyn Post>,
+    post: Box<dyn Post + Send>,
     otherwise: Option<GateUrl>,
 }
 
@@ -63,7 +63,7 @@ const BODY: usize = 64 * 1024;
 
 impl GateSink {
     /// A sink that uses this client. `otherwise` is the gate for cohorts without a gate.
-    pub fn new(post: impl Post + 'static, otherwise: Option<GateUrl>) -> Self {
+    pub fn new(post: impl Post + Send + 'static, otherwise: Option<GateUrl>) -> Self {
         Self { post: Box::new(post), otherwise }
     }
 }
