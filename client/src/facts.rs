@@ -34,6 +34,7 @@ pub enum FactSource {
 
 /// Facts, and the problems of their sources.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Gathered {
     /// The facts.
     pub facts: Facts,

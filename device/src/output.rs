@@ -40,7 +40,7 @@ impl Output {
 
     /// Warns of files that were corrupt and have been restored.
     pub(super) fn repairs(self, repairs: &[Repair]) {
-        for Repair { name, reason } in repairs {
+        for Repair { name, reason, .. } in repairs {
             self.warning(&format!("the stored file {name} was corrupt; restored from backup: {reason}"));
         }
     }

@@ -186,7 +186,7 @@ fn with_installer(builder: DeviceBuilder, either: &Either<'_>, folder: &Path) ->
 
 /// Collects the facts that the command needs, and the problems met.
 fn facts(arguments: &Arguments, sources: &[FactSource]) -> (Facts, Vec<String>) {
-    let Gathered { mut facts, mut problems } =
+    let Gathered { mut facts, mut problems, .. } =
         if arguments.command.decides() { gather(sources) } else { Gathered::default() };
     if facts.remove(Attestation::FACT).is_some() {
         problems.push("the fact attestation is ignored: it comes from the device's attestor".into());

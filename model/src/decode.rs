@@ -19,6 +19,7 @@ pub type Extra = BTreeMap<String, Value>;
 
 /// Why a manifest, cohort map, assignment or condition was not accepted.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum FormatError {
     /// The bytes are not strict JSON.
     #[error("{document}: {source}")]

@@ -211,6 +211,7 @@ pub struct TypedFact {
 
 /// A text that is no `name=value`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum TypedFactError {
     /// No equals sign.
     #[error("{} is not a fact: write name=value, for example group=lab", quoted(.0))]

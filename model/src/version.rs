@@ -14,6 +14,7 @@ use crate::prelude::*;
 
 /// A text that is no version, or no range of versions.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum VersionError {
     /// Not a version.
     #[error(

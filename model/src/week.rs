@@ -91,6 +91,7 @@ impl WeeklyPeriod {
 
 /// A text that is not a time of the week.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum WeekError {
     /// Not of a known form.
     #[error(

@@ -153,6 +153,7 @@ impl fmt::Debug for Checker {
 
 /// How a file differs from what metadata lists for it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Mismatch {
     /// More bytes than listed; reading stopped there.
     #[error("longer than the listed {listed} bytes")]

@@ -52,6 +52,7 @@ struct LoadedTargets {
 
 /// What an offered timestamp meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Freshness {
     /// It is newer than the trusted one and has taken its place.
     New,

@@ -62,6 +62,7 @@ impl Default for AgentOptions {
 
 /// How to determine whether a release on trial is healthy.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub enum Health {
     /// It is healthy as soon as this program runs.
     Runs,

@@ -21,6 +21,7 @@ use tidegate_model::version::Version;
 
 /// A way to fetch an artifact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Way {
     /// Which way.
     pub way: WayKind,

@@ -31,6 +31,7 @@ const LIST_LENGTH: u64 = 64 * 1024;
 
 /// The release for which the slot that does not run was overwritten. Until that release runs, there is no fallback.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Overwritten {
     /// The release.
     pub release: Release,

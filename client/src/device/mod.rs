@@ -121,6 +121,7 @@ impl std::fmt::Debug for Device {
 
 /// What a check found.
 #[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
 pub struct Check {
     /// The decision on every offer, with the outcome of every rule.
     pub explanation: Explanation,
@@ -138,6 +139,7 @@ pub struct Check {
 
 /// A release to install.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Update {
     /// Which release it is.
     pub release: Release,
@@ -156,6 +158,7 @@ pub struct Update {
 
 /// One file of an update.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct UpdateArtifact {
     /// Its name in the manifest.
     pub name: String,
@@ -180,6 +183,7 @@ pub struct UpdateArtifact {
 
 /// What a device has and knows, without a request to the repository.
 #[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
 pub struct Status {
     /// Its identity and the release it runs.
     pub device: Profile,
@@ -223,6 +227,7 @@ const DECISION: Duration = Duration::from_secs(24 * 3600);
 
 /// An update whose artifacts are downloaded and verified.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Downloaded {
     update: Update,
     artifacts: Vec<Artifact>,

@@ -19,6 +19,7 @@ const MAX_WHY: usize = 400;
 
 /// The last installed release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Record {
     /// The product.
     pub product: Name,
@@ -53,6 +54,7 @@ pub enum InstallState {
 
 /// A release that failed on this device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Failed {
     /// Its version.
     pub version: Version,

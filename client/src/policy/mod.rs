@@ -197,6 +197,7 @@ pub(crate) struct DeferralRule {
 
 /// What is allowed on a metered network.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Metered {
     /// Everything.
     #[default]
@@ -209,6 +210,7 @@ pub enum Metered {
 
 /// The user's deferral.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Deferral {
     /// The sequence of the deferred release.
     pub sequence: u64,
@@ -262,6 +264,7 @@ pub struct Situation<'a> {
 
 /// A newer release that waits for nothing but its ramp.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Newer {
     /// Its version.
     pub release: Version,
@@ -311,6 +314,7 @@ impl Serialize for Rule {
 
 /// The outcome of a rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct RuleOutcome {
     /// The rule.
     pub rule: Rule,
@@ -325,6 +329,7 @@ pub struct RuleOutcome {
 
 /// The policy's judgement of a step, with the outcome of every rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Judgement {
     /// The step.
     pub step: Step,

@@ -25,6 +25,7 @@ impl Default for Sending {
 
 /// The result of sending.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Sent {
     /// How many were acknowledged.
     pub sent: usize,

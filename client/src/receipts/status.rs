@@ -8,6 +8,7 @@ use tidegate_model::time::{self, Instant};
 
 /// The status of a device's receipts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct ReceiptStatus {
     /// The number of unsent receipts.
     pub waiting: usize,

@@ -43,6 +43,7 @@ pub trait Store {
 
 /// A damaged file of the store that is replaced.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Repair {
     /// The stored name.
     pub name: String,

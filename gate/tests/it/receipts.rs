@@ -115,7 +115,7 @@ impl ReportingDevice {
         self.send_by(disk, self.http.clone())
     }
 
-    fn send_by(&self, disk: Disk, post: impl Post + 'static) -> Sent {
+    fn send_by(&self, disk: Disk, post: impl Post + Send + 'static) -> Sent {
         self.send_to(disk, &mut GateSink::new(post, None))
     }
 

@@ -33,6 +33,7 @@ pub enum Source {
 
 /// A server that no secret is sent to.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum AuthorizationError {
     /// The URL contains no server.
     #[error("{0:?} names no http or https server")]

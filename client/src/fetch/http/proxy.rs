@@ -18,6 +18,7 @@ use tidegate_model::text::public_url;
 
 /// A proxy.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub enum Proxy {
     /// The proxy from the environment: `http_proxy` for `http`, `https_proxy` for `https`, else `all_proxy`, also in upper case. `no_proxy` lists
     /// what is reached without: `*`, hosts with all below them, addresses and networks such as `10.0.0.0/8`, each also with a port.

@@ -19,6 +19,7 @@ const REGISTERS: usize = 24;
 
 /// Evidence of a device's state.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Evidence {
     /// No evidence, only the device's identity.
     None,

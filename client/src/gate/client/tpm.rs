@@ -23,6 +23,7 @@ const FILES: [&str; 3] = ["quote", "signature", "pcrs"];
 
 /// A bank of registers: the hash by which they are extended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Bank {
     /// The bank that `tidegate-gate` checks.
     #[default]
