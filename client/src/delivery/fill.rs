@@ -8,7 +8,7 @@ use tracing::debug;
 
 use super::chunks::{Chunks, Records};
 use super::pieces::{Old, Part, Patched, Pieces};
-use super::{Files, Remote, WayKind};
+use super::{Files, Remote, Way, WayKind};
 use crate::disk::{Disk, OpenFile, read_regular};
 use crate::download::{Wanted, download};
 use crate::error::Error;
@@ -25,6 +25,9 @@ use tidegate_tuf::hash::{Checker, Hashes};
 const SYNC: u64 = 4 << 20;
 /// How much must come before a transfer that breaks off counts as progress.
 const MOVED: u64 = 4 << 10;
+/// How many bytes between two ranges are read and discarded, so that both take one request. From one Debian image to the next, that is a third of
+/// the requests less for 6% more bytes; with twice as much, half of them for 17%, which costs more than it saves where bytes cost money.
+const GAP: u64 = 16 << 10;
 /// How many pieces of a patch may fail before it can count as not fitting the running release. Where a file system was mounted to be written, its
 /// first ones do.
 const FAILURES: usize = 64;
@@ -37,8 +40,8 @@ pub(crate) struct Job<'a> {
     pub(crate) wanted: &'a Wanted,
     /// The files of the delivery, if it has one.
     pub(crate) files: Option<&'a Files>,
-    /// The first way to try.
-    pub(crate) first: WayKind,
+    /// The ways to try, in this order.
+    pub(crate) ways: &'a [Way],
     /// The folder for indexes.
     pub(crate) folder: PathBuf,
     /// The slot or file.
@@ -128,24 +131,23 @@ impl<'a> Filler<'a> {
         checker.finish().is_ok()
     }
 
-    /// Makes the target the artifact. Returns the way by which it came; `None` if pieces cannot make it, so that only the whole file can.
+    /// Makes the target the artifact, by the ways that come before the whole file. Returns the way by which it came; `None` if the whole file is next.
     ///
     /// # Errors
     ///
     /// Those of the network, once it was retried; [`Error::File`] if the target cannot be written; what `watch` returns.
     pub(crate) fn fill(&mut self) -> Result<Option<WayKind>, Error> {
         let job = self.job;
-        if job.first == WayKind::Patch {
-            if self.by_patch()? && self.is_right() {
-                return Ok(Some(WayKind::Patch));
+        for way in job.ways.iter().map(|it| it.way) {
+            let is_made = match way {
+                WayKind::Patch => self.by_patch()?,
+                WayKind::Chunks => self.by_chunks()?,
+                WayKind::Whole => break,
+            };
+            if is_made && self.is_right() {
+                return Ok(Some(way));
             }
-            (job.instead)(WayKind::Patch)?;
-        }
-        if job.files.is_some() {
-            if self.by_chunks()? && self.is_right() {
-                return Ok(Some(WayKind::Chunks));
-            }
-            (job.instead)(WayKind::Chunks)?;
+            (job.instead)(way)?;
         }
         Ok(None)
     }
@@ -443,7 +445,7 @@ impl<'a> Filler<'a> {
         Ok(())
     }
 
-    /// The next bytes to request: the data of neighbours is one range.
+    /// The next bytes to request: data with small gaps between, and without, is one range.
     fn run(&mut self, round: &mut Round<'_>) -> Result<Option<Range<u64>>, Error> {
         let mut run: Option<Range<u64>> = None;
         for index in 0..round.todo.len() {
@@ -460,7 +462,7 @@ impl<'a> Filler<'a> {
             let data = round.data(&part);
             match &mut run {
                 None => run = Some(data),
-                Some(run) if run.end == data.start => run.end = data.end,
+                Some(run) if data.start.checked_sub(run.end).is_some_and(|gap| gap <= GAP) => run.end = data.end,
                 // The same chunk again.
                 Some(run) if run.contains(&data.start) && data.end <= run.end => {}
                 Some(_) => break,

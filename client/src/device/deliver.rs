@@ -124,7 +124,8 @@ impl Device {
         self.running()?;
         self.must_not_be_on_trial()?;
         let has_room = self.lacks_room(&update.artifacts).is_none();
-        let in_pieces = update.artifacts.iter().all(|artifact| artifact.files.is_some());
+        let in_pieces = update.artifacts.iter().all(|artifact| artifact.files.is_some())
+            && update.artifacts.iter().any(UpdateArtifact::comes_in_pieces);
         if has_room && !self.is_complete(&update.release) && (self.keep_fallback || !in_pieces) {
             return Ok((places, false));
         }
@@ -233,7 +234,7 @@ impl Device {
         let part = part_of(&path);
         let failed =
             |action| move |source| Error::File { action, path: part_of(&self.download_path(artifact)), source };
-        if artifact.ways.first().is_none_or(|way| way.way == WayKind::Whole) || path.exists() {
+        if !artifact.comes_in_pieces() || path.exists() {
             return Ok(None);
         }
         // It may lead elsewhere.
@@ -272,7 +273,7 @@ impl Device {
             cancel: &self.cancel,
             wanted: &artifact.wanted,
             files: artifact.files.as_ref(),
-            first: artifact.ways.first().map_or(WayKind::Whole, |way| way.way),
+            ways: &artifact.ways,
             folder: self.store.folder().join("downloads"),
             target,
             running,
@@ -285,8 +286,8 @@ impl Device {
         }
         // Also after an error, so that a later call finds it.
         let synced = filler.sync();
-        let way = result.as_ref().ok().copied().flatten().unwrap_or(job.first);
-        self.spend(way, filler.fetched());
+        let way = result.as_ref().ok().copied().flatten().or(artifact.ways.first().map(|it| it.way));
+        self.spend(way.unwrap_or(WayKind::Whole), filler.fetched());
         let is_filled = result?.is_some();
         synced.map(|()| is_filled)
     }
@@ -321,19 +322,12 @@ impl Device {
 
     /// The bytes of the cheapest way to an artifact that did not fail lately.
     pub(super) fn cheapest(&self, artifact: &UpdateArtifact) -> u64 {
-        // The order in which they are tried.
-        let order = |way: WayKind| match way {
-            WayKind::Patch => 0,
-            WayKind::Chunks => 1,
-            WayKind::Whole => 2,
-        };
         let failed = self
             .unusable
             .get()
             .filter(|(sha256, _, until)| *sha256 == artifact.sha256 && self.updater.elapsed() < *until);
-        let after = failed.map_or(0, |(_, way, _)| order(way) + 1);
-        let usable = artifact.ways.iter().filter(|way| order(way.way) >= after).map(|way| way.bytes).min();
-        usable.unwrap_or(artifact.length)
+        let after = failed.and_then(|(_, failed, _)| artifact.ways.iter().position(|it| it.way == failed));
+        artifact.ways.get(after.map_or(0, |at| at + 1)).map_or(artifact.length, |way| way.bytes)
     }
 
     /// Adds to what the download took.
@@ -371,6 +365,11 @@ impl Update {
 }
 
 impl UpdateArtifact {
+    /// Whether the cheapest way to fetch it is not the whole file.
+    fn comes_in_pieces(&self) -> bool {
+        self.ways.first().is_some_and(|it| it.way != WayKind::Whole)
+    }
+
     /// The artifact in this file or slot, for the installer.
     pub(super) fn at(&self, path: PathBuf) -> install::Artifact {
         let (name, hashes) = (self.name.clone(), self.wanted.hashes.clone());

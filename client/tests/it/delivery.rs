@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use fastcdc::v2020::FastCDC;
 use serde_json::{Value, json};
 use tidegate_client::Error;
 use tidegate_client::agent::Health;
@@ -22,7 +23,7 @@ use tidegate_client::retry::Retry;
 use tidegate_client::state::State;
 use tidegate_client::watch::unwatched;
 use tidegate_model::delivery::Kind;
-use tidegate_model::delivery::index::{MAX_CHUNK, MIN_CHUNK};
+use tidegate_model::delivery::index::{AVERAGE_CHUNK, MAX_CHUNK, MIN_CHUNK};
 use tidegate_model::delivery::patch::PIECE;
 use tidegate_model::digest::Digest;
 use tidegate_model::facts::Facts;
@@ -66,6 +67,8 @@ fn small_images() -> (Vec<u8>, Vec<u8>) {
     let mut new = old[..PIECE].to_vec();
     new[..10].copy_from_slice(b"well, new!");
     new.extend(noise(2, 60_000));
+    // So that chunks are cheaper than the whole file.
+    new.extend([0; 20_000]);
     (old, new)
 }
 
@@ -216,6 +219,30 @@ fn a_patch_goes_straight_into_the_slot() {
     assert_eq!(fs::read_dir(scene.board.folder.join("state/downloads")).unwrap().count(), 0);
 }
 
+/// The image does not compress, so that index and pack are longer than it is.
+#[test]
+fn the_whole_file_is_fetched_before_a_dearer_way() {
+    let (old, new) = images();
+    let new = new[..2 * PIECE].to_vec();
+    for (with_patch, ways) in
+        [(true, &[WayKind::Patch, WayKind::Whole, WayKind::Chunks][..]), (false, &[WayKind::Whole, WayKind::Chunks])]
+    {
+        let scene = Scene::of(old.clone(), new.clone(), made(with_patch.then_some(&*old), &new));
+        let check = scene.board.device().check().unwrap();
+        let signed: Vec<_> = check.update.unwrap().artifacts[0].ways.iter().map(|it| it.way).collect();
+        assert_eq!(signed, ways);
+        scene.mirror.trick(&scene.path(if with_patch { Kind::Patch } else { Kind::Index }), Trick::Gone);
+        delivered(&scene.mirror);
+        read(&scene.mirror);
+        scene.updates();
+        let (files, _) = delivered(&scene.mirror);
+        assert!(!files.iter().any(|file| file == "index" || file == "pack"), "{files:?}");
+        assert_eq!(read(&scene.mirror), new.len());
+        // In place of the slot, there was room for it elsewhere.
+        assert_eq!(scene.slot("a"), scene.old);
+    }
+}
+
 /// What a metered network allows goes by the cheapest way.
 #[test]
 fn a_metered_network_is_asked_for_the_cheapest_way() {
@@ -277,6 +304,37 @@ fn a_login_page_does_not_turn_ranges_off() {
     assert!(scene.slot("b") == scene.new);
     let (_, bytes) = delivered(&scene.mirror);
     assert!(bytes < scene.made.index.len() + PIECE + 60_000 + 4 * MAX_CHUNK, "{bytes}");
+}
+
+/// Every other chunk is new.
+#[test]
+fn small_gaps_between_ranges_are_read_and_larger_ones_are_not() {
+    const GAP: usize = 16 << 10;
+    let noisy = 30 * AVERAGE_CHUNK;
+    let new = [b"well".as_slice(), &noise(11, noisy), &[0; 200_000]].concat();
+    let chunks: Vec<_> = FastCDC::new(&new, MIN_CHUNK, AVERAGE_CHUNK, MAX_CHUNK)
+        .map(|chunk| chunk.offset..chunk.offset + chunk.length)
+        .filter(|chunk| chunk.end <= noisy)
+        .collect();
+    let mut old = new[..noisy].to_vec();
+    old[..4].copy_from_slice(b"old!");
+    // Where a chunk is cut does not depend on its beginning.
+    chunks.iter().skip(1).step_by(2).for_each(|chunk| old[chunk.start + 9] ^= 1);
+    let end = chunks.last().unwrap().end;
+    old.truncate(end);
+    let scene = Scene::of(old, new.clone(), made(None, &new));
+    // Noise is stored, so that it is at the same places in the pack.
+    assert!(scene.made.pack[..end] == new[..end]);
+    let gaps: Vec<_> = chunks.iter().skip(2).step_by(2).map(ExactSizeIterator::len).collect();
+    let wide: Vec<_> = gaps.iter().copied().filter(|gap| *gap > GAP).collect();
+    assert!(wide.len() > 2 && gaps.len() - wide.len() > 2, "{gaps:?}");
+    scene.updates();
+    let (files, bytes) = delivered(&scene.mirror);
+    // The index, the data up to each wide gap and after the last, and the first chunk.
+    assert_eq!(files.len(), 1 + wide.len() + 1 + 1);
+    let pack = scene.made.pack.len() - chunks[1].start + chunks[0].len() - wide.iter().sum::<usize>();
+    assert_eq!(bytes, scene.made.index.len() + pack);
+    assert_eq!(read(&scene.mirror), bytes, "nothing is read twice");
 }
 
 #[test]
