@@ -320,6 +320,9 @@ impl Error {
     /// A remedy, if the message does not already imply one.
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
+            Self::Fetch(e) if e.is_of_proxy_login() => {
+                "set the proxy's user and password (http://user:password@host:port) in network.proxy of the settings, or in the variable http_proxy or https_proxy"
+            }
             Self::Fetch(FetchError::Unreachable { .. }) => "check the URL and the network; nothing was changed",
             Self::Fetch(FetchError::CertificateTime { .. }) => {
                 "check this device's clock; if it is right, the server needs a new certificate"

@@ -7,6 +7,9 @@ use super::refusal::Refusal;
 use crate::watch::Cancelled;
 use tidegate_model::text::public_url;
 
+/// The longest pause that a server may ask for.
+pub(super) const LONGEST: Duration = Duration::from_secs(86_400);
+
 /// Why a file did not come. Messages show URLs without user, password and query.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -198,10 +201,19 @@ impl FetchError {
 
     /// How long the server asks to wait, at most a day.
     pub fn retry_after(&self) -> Option<Duration> {
-        const LONGEST: Duration = Duration::from_secs(86_400);
         match self {
             Self::Status { status: 429 | 503, retry_after, .. } => retry_after.map(|pause| pause.min(LONGEST)),
             _ => None,
+        }
+    }
+
+    /// Whether a proxy wants a user and a password, or others.
+    pub(crate) fn is_of_proxy_login(&self) -> bool {
+        match self {
+            Self::Status { status, .. } => *status == 407,
+            // So says the HTTP library of a tunnel.
+            Self::Unreachable { reason, .. } => reason.contains("proxy server responded 407"),
+            _ => false,
         }
     }
 

@@ -174,6 +174,12 @@ fn a_stock_tinyproxy_is_gone_through() {
         assert!((error.contains("407") || error.contains("401")) && error.ends_with(&named), "{error}");
         assert!(!error.contains("wrong"), "{error}");
     }
+    let fetch = fetcher(&format!("http://{}", proxy.address), &authority);
+    for url in [plain_server().0, tls.url("/file")] {
+        let error = tidegate_client::Error::from(bytes(fetch.fetch(&Request::metadata(&url, 10))).unwrap_err());
+        assert!(error.to_string().contains("407"), "{error}");
+        assert!(error.hint().is_some_and(|hint| hint.contains("network.proxy") && hint.contains("https_proxy")));
+    }
     assert!(heads.lock().unwrap().is_empty());
 }
 

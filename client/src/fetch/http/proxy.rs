@@ -38,6 +38,13 @@ impl std::str::FromStr for ProxyUrl {
     type Err = String;
 
     fn from_str(url: &str) -> Result<Self, String> {
+        // A parser ends the host at the first of these, and would connect to a part of the password.
+        if is_ambiguous(url) {
+            return Err(
+                "its user or password has a character that ends it: write %23 for #, %2F for /, %3F for ?, %40 for @"
+                    .into(),
+            );
+        }
         let bad = || "it is not the URL of a proxy: write for example http://proxy.example.com:3128".to_owned();
         let proxy = ureq::Proxy::new(url).map_err(|_| bad())?;
         // The parser takes 80 for a port that is no number.
@@ -53,6 +60,12 @@ impl std::str::FromStr for ProxyUrl {
             }
         }
     }
+}
+
+/// Whether what is before the host has a character that cannot be there.
+fn is_ambiguous(url: &str) -> bool {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest.rsplit_once('@').is_some_and(|(user, _)| user.contains(['#', '/', '?', '@']))
 }
 
 /// Without its password.
@@ -97,7 +110,8 @@ impl Proxies {
             let all = names.iter().flat_map(|name| [(*name).to_owned(), name.to_ascii_uppercase()]);
             all.filter_map(|name| variable(&name)).find(|value| !value.is_empty())
         };
-        let choice = |names: &[&str]| find(names).map(|url| (public_url(&url), url.parse()));
+        let shown = |url: &str| if is_ambiguous(url) { "of the environment".to_owned() } else { public_url(url) };
+        let choice = |names: &[&str]| find(names).map(|url| (shown(&url), url.parse()));
         Self {
             http: choice(&["http_proxy", "all_proxy"]),
             https: choice(&["https_proxy", "all_proxy"]),
@@ -299,6 +313,19 @@ mod tests {
         for bad in ["http://a:notaport", "a:0", "http://a:65536", "http://a:", "http://u:p@a:x/", "http://[::1]:x"] {
             assert!(bad.parse::<ProxyUrl>().unwrap_err().starts_with("it is not the URL of a proxy"), "{bad}");
         }
+        for bad in [
+            "http://user:12#secret@proxy:3128",
+            "http://user:12/secret@proxy:3128",
+            "http://user:12?secret@proxy:3128",
+            "http://user:12@secret@proxy:3128",
+            "user:12#secret@proxy:3128",
+        ] {
+            let error = bad.parse::<ProxyUrl>().unwrap_err();
+            assert!(error.contains("write %23 for #, %2F for /, %3F for ?, %40 for @"), "{bad}: {error}");
+            let error = of(&[("http_proxy", bad)], "http://host/").unwrap_err();
+            assert!(!error.contains("secret") && !error.contains("12") && error.contains("%23"), "{error}");
+        }
+        assert!("http://user:%23%2F%3F%40@proxy:3128".parse::<ProxyUrl>().is_ok());
         for bad in ["socks5://user:secret@host:9", "socks4://host", "ftp://user:secret@host", "http://"] {
             let error = of(&[("all_proxy", bad)], "https://host/x?secret").unwrap_err();
             assert!(error.starts_with("https://host/x: the proxy ") && !error.contains("secret"), "{error}");

@@ -7,7 +7,7 @@ use ureq::Agent;
 use ureq::http::{HeaderMap, Method, header};
 
 use super::{HttpFetch, ProxyUrl, is_hang_up, log, text};
-use crate::fetch::error::FetchError;
+use crate::fetch::error::{FetchError, LONGEST};
 use tidegate_model::text::public_url;
 
 /// The maximum length of an answer, in bytes.
@@ -18,32 +18,42 @@ const ANSWER: u64 = 64 * 1024;
 pub struct Answered {
     /// The status of HTTP.
     pub status: u16,
-    /// The delay of `Retry-After`, if it is given in seconds.
+    /// The delay of `Retry-After`, at most a day.
     pub retry_after: Option<Duration>,
     /// The body; empty if it is longer than 64 KiB.
     pub body: Vec<u8>,
 }
 
-/// The pause that a server asks for: in seconds, or up to an instant, which is read against the server's own clock.
+/// The pause that a server asks for, at most a day: in seconds, or up to an instant, which is read against the server's own clock.
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = text(headers, &header::RETRY_AFTER)?;
-    if let Ok(seconds) = value.parse() {
-        return Some(Duration::from_secs(seconds));
+    if !value.is_empty() && value.bytes().all(|c| c.is_ascii_digit()) {
+        // What does not fit is longer than all that fits.
+        return Some(value.parse().map_or(LONGEST, Duration::from_secs).min(LONGEST));
     }
     let now = text(headers, &header::DATE).and_then(instant).unwrap_or_else(Utc::now);
-    instant(value)?.signed_duration_since(now).to_std().ok()
+    instant(value)?.signed_duration_since(now).to_std().ok().map(|pause| pause.min(LONGEST))
 }
 
-/// Reads `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110, 5.6.7).
+/// Reads the dates of RFC 9110, 5.6.7: `Sun, 06 Nov 1994 08:49:37 GMT`, `Sunday, 06-Nov-94 08:49:37 GMT` and `Sun Nov  6 08:49:37 1994`.
 fn instant(text: &str) -> Option<DateTime<Utc>> {
     const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
-    let mut words = text.get(5..)?.split([' ', ':']);
-    let mut next = || words.next();
-    let (day, month, year) = (next()?.parse().ok()?, next()?, next()?.parse().ok()?);
+    let words: Vec<_> = text.split([' ', ',', '-', ':']).filter(|word| !word.is_empty()).collect();
+    let (year, month, [day, hour, minute, second]) = match *words {
+        [_, month, day, hour, minute, second, year] => (year, month, [day, hour, minute, second]),
+        [_, day, month, year, hour, minute, second, "GMT"] => (year, month, [day, hour, minute, second]),
+        _ => return None,
+    };
+    let number = |text: &str| text.parse::<u32>().ok();
+    // Two digits are of a year that is not far from now; this device's clock may be.
+    let year = match number(year)? {
+        year @ 0..70 => year + 2000,
+        year @ 70..100 => year + 1900,
+        year => year,
+    };
     let month = u32::try_from(MONTHS.find(month)? / 3).ok()?.checked_add(1)?;
-    let mut number = || next()?.parse().ok();
-    let date = NaiveDate::from_ymd_opt(year, month, day)?;
-    Some(date.and_hms_opt(number()?, number()?, number()?)?.and_utc())
+    let date = NaiveDate::from_ymd_opt(i32::try_from(year).ok()?, month, number(day)?)?;
+    Some(date.and_hms_opt(number(hour)?, number(minute)?, number(second)?)?.and_utc())
 }
 
 impl HttpFetch {
@@ -136,7 +146,20 @@ mod tests {
         };
         let date = "Sun, 06 Nov 1994 08:49:37 GMT";
         assert_eq!(of("3600", date), Some(3600));
-        assert_eq!(of("Mon, 07 Nov 1994 08:49:39 GMT", date), Some(86_402));
+        for (instant, pause) in [
+            ("Sun, 06 Nov 1994 09:49:39 GMT", 3602),
+            ("Sunday, 06-Nov-94 09:49:39 GMT", 3602),
+            ("Sun Nov  6 09:49:39 1994", 3602),
+            ("Mon, 07 Nov 1994 08:49:39 GMT", 86_400),
+            ("Thursday, 01-Jan-26 00:00:00 GMT", 86_400),
+            ("86401", 86_400),
+            ("18446744073709551616", 86_400),
+            ("99999999999999999999999999", 86_400),
+        ] {
+            assert_eq!(of(instant, date), Some(pause), "{instant}");
+            assert_eq!(of(instant, "Sunday, 06-Nov-94 08:49:37 GMT"), Some(pause), "{instant}");
+            assert_eq!(of(instant, "Sun Nov  6 08:49:37 1994"), Some(pause), "{instant}");
+        }
         for wrong in [
             "",
             "-1",
@@ -144,6 +167,9 @@ mod tests {
             "Sat, 05 Nov 1994 08:49:37 GMT",
             "Mon, 07 Nov",
             "Mon, 99 Xxx 1994 08:49:37 GMT",
+            "Mon, 07 Nov 4294967295 08:49:37 GMT",
+            "Mon, 07 Nov 1994 08:49:37 CET",
+            "+5",
             "\u{e9}\u{e9}\u{e9}",
         ] {
             assert_eq!(of(wrong, date), None, "{wrong}");
