@@ -16,7 +16,7 @@ const LENGTH: u64 = 64 * 1024;
 const DAY: i64 = 86_400;
 
 /// How far local time is ahead of UTC, in seconds, at each instant.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Zone {
     /// Before the first change.
     first: i64,
@@ -24,6 +24,7 @@ pub struct Zone {
     changes: Vec<(i64, i64)>,
     /// What holds after the last change.
     rule: Option<Rule>,
+    is_assumed: bool,
 }
 
 /// A rule for every year: POSIX's notation of `TZ`.
@@ -69,25 +70,29 @@ impl Zone {
         if name.starts_with('/') {
             return Self::load(Path::new(name)).ok_or_else(unknown);
         }
+        let folders = variable("TZDIR").into_iter().chain(FOLDERS.map(str::to_owned));
+        Self::named(name, folders).ok_or_else(unknown)
+    }
+
+    /// The zone of this name in the first folder that has it, or else of this rule.
+    fn named(name: &str, mut folders: impl Iterator<Item = String>) -> Option<Self> {
         let is_path = name.split('/').all(|part| !matches!(part, "" | "." | ".."));
-        let mut folders = variable("TZDIR").into_iter().chain(FOLDERS.map(str::to_owned));
         let file = is_path.then(|| folders.find_map(|folder| Self::load(&Path::new(&folder).join(name))));
         // Needs no files.
         let utc = matches!(name, "UTC" | "GMT" | "Etc/UTC" | "Etc/GMT");
-        let name = if utc { "UTC0" } else { name };
-        let rule = || Some(Self { first: 0, changes: Vec::new(), rule: Some(Rule::read(name)?) });
-        file.flatten().or_else(rule).ok_or_else(unknown)
+        let rule = || Some(Self { rule: Some(Rule::read(if utc { "UTC0" } else { name })?), ..Self::default() });
+        file.flatten().or_else(rule)
     }
 
     /// The system's zone; UTC if none is set.
     fn local(path: &Path) -> Option<Self> {
         let is_unset = path.symlink_metadata().is_err_and(|e| e.kind() == ErrorKind::NotFound);
-        if is_unset { Some(Self { first: 0, changes: Vec::new(), rule: None }) } else { Self::load(path) }
+        if is_unset { Some(Self { is_assumed: true, ..Self::default() }) } else { Self::load(path) }
     }
 
     /// Whether it is UTC because the system sets none.
     pub fn is_assumed(&self) -> bool {
-        self.first == 0 && self.changes.is_empty() && self.rule.is_none()
+        self.is_assumed
     }
 
     fn load(path: &Path) -> Option<Self> {
@@ -126,7 +131,7 @@ impl Zone {
         let offset = |index: usize| number(kinds.chunks_exact(6).nth(index)?.get(..4)?);
         let changes = instants.chunks_exact(width).zip(indices);
         let changes = changes.map(|(at, index)| Some((number(at)?, offset(usize::from(*index))?)));
-        Some((Self { first: offset(0)?, changes: changes.collect::<Option<_>>()?, rule: None }, rest))
+        Some((Self { first: offset(0)?, changes: changes.collect::<Option<_>>()?, ..Self::default() }, rest))
     }
 
     /// How far local time is ahead of UTC, in minutes.
@@ -288,7 +293,7 @@ mod tests {
             ("XXX0YYY,59,60", "2028-02-29T12:00:00Z", 60),
             ("<+0545>-5:45", "2027-07-01T00:00:00Z", 345),
         ] {
-            let zone = Zone { first: 0, changes: Vec::new(), rule: Rule::read(rule) };
+            let zone = Zone { rule: Rule::read(rule), ..Zone::default() };
             assert!(zone.rule.is_some(), "{rule}");
             assert_eq!(minutes(&zone, at), expected, "{rule} at {at}");
         }
@@ -301,11 +306,14 @@ mod tests {
 
     #[test]
     fn zone_files_agree_with_date() {
-        let Ok(zone) = Zone::find("Europe/Berlin") else {
-            assert!(std::env::var_os("TIDEGATE_REQUIRE_TOOLS").is_none(), "the system's zone files are needed");
-            return;
-        };
-        for same in [":Europe/Berlin", "/usr/share/zoneinfo/Europe/Berlin", ":/usr/share/zoneinfo/Europe/Berlin"] {
+        let must = std::env::var_os("TIDEGATE_REQUIRE_TOOLS").is_some();
+        // Where the code looks, too.
+        let folders: Vec<String> = std::env::var("TZDIR").into_iter().chain(FOLDERS.map(str::to_owned)).collect();
+        let file_of =
+            |name| folders.iter().map(|folder| format!("{folder}/{name}")).find(|file| Path::new(file).exists());
+        let Some(file) = file_of("Europe/Berlin") else { return assert!(!must, "the system's zone files are needed") };
+        let zone = Zone::find("Europe/Berlin").unwrap();
+        for same in [":Europe/Berlin", &file, &format!(":{file}")] {
             assert_eq!(Zone::find(same).as_ref(), Ok(&zone), "{same}");
         }
         for (zone_name, at) in [
@@ -320,9 +328,17 @@ mod tests {
             ("Africa/Casablanca", "2026-02-20T00:00:00Z"),
             ("UTC", "2027-01-01T00:00:00Z"),
         ] {
-            let Ok(zone) = Zone::find(zone_name) else { continue };
-            let said =
-                std::process::Command::new("date").env("TZ", zone_name).args(["-d", at, "+%z"]).output().unwrap();
+            let Some(file) = file_of(zone_name) else {
+                assert!(!must, "the zone file of {zone_name} is needed");
+                continue;
+            };
+            let zone = Zone::find(zone_name).unwrap();
+            assert!(!zone.is_assumed(), "{zone_name}");
+            let said = std::process::Command::new("date")
+                .env("TZ", format!(":{file}"))
+                .args(["-d", at, "+%z"])
+                .output()
+                .unwrap();
             let said = String::from_utf8(said.stdout).unwrap();
             let found = minutes(&zone, at);
             let text = format!("{}{:02}{:02}", if found < 0 { '-' } else { '+' }, found.abs() / 60, found.abs() % 60);
@@ -347,18 +363,19 @@ mod tests {
 
     #[test]
     fn utc_needs_no_zone_files() {
-        for name in ["UTC", "GMT", "Etc/UTC", ":UTC"] {
-            assert_eq!(minutes(&Zone::find(name).unwrap(), "2027-07-01T00:00:00Z"), 0, "{name}");
-        }
         let folder = tempfile::tempdir().unwrap();
+        let none = folder.path().join("none").display().to_string();
+        for name in ["UTC", "GMT", "Etc/UTC", "Etc/GMT"] {
+            let zone = Zone::named(name, [none.clone()].into_iter());
+            assert_eq!(zone.map(|zone| (minutes(&zone, "2027-07-01T00:00:00Z"), zone.is_assumed())), Some((0, false)));
+        }
+        assert_eq!(Zone::named("Europe/Berlin", [none].into_iter()), None);
         let local = folder.path().join("localtime");
         let unset = Zone::local(&local).unwrap();
         assert!(unset.is_assumed() && minutes(&unset, "2027-07-01T00:00:00Z") == 0);
         // One that is set, but cannot be read, is none.
         std::fs::write(&local, "no zone").unwrap();
         assert_eq!(Zone::local(&local), None);
-        let rule = Some(Rule { standard: 0, summer: None });
-        assert!(!Zone { rule, ..unset }.is_assumed());
     }
 
     #[test]
@@ -371,6 +388,9 @@ mod tests {
         let body = [&[0, 0, 0, 9][..], &[1], &[0, 0, 14, 16, 0, 0], &[0, 0, 28, 32, 1, 0], b"A\0"].concat();
         let old = [header(0, [0, 0, 0, 1, 2, 2]), body].concat();
         let zone = Zone::read(&old).unwrap();
+        // One without changes whose offset is 0 is one that is set.
+        let zero = [header(0, [0, 0, 0, 0, 1, 0]), vec![0; 6]].concat();
+        assert_eq!(Zone::read(&zero).map(|zone| zone.is_assumed()), Some(false));
         assert_eq!((minutes(&zone, "1970-01-01T00:00:08Z"), minutes(&zone, "1970-01-01T00:00:09Z")), (60, 120));
         let new =
             [&old[..], &header(b'2', [0, 0, 0, 0, 1, 0]), &[0, 0, 0, 60, 0, 0], b"\nCET-1CEST,M3.5.0,M10.5.0/3\n"]

@@ -50,8 +50,9 @@ pub(super) fn without_settings(error: &Error, output: Output) -> Result<bool, Fa
 
 pub(super) fn run(settings: Settings, output: Output) -> Result<bool, Failure> {
     let wrong: Vec<_> = settings.faults.iter().chain(&settings.problems).cloned().collect();
+    let remark = settings.remark.map(|remark| format!("; {remark}")).unwrap_or_default();
     let settings_found =
-        if wrong.is_empty() { Ok("they can be used".to_owned()) } else { Err((wrong.join("; "), None)) };
+        if wrong.is_empty() { Ok(format!("they can be used{remark}")) } else { Err((wrong.join("; "), None)) };
     let (reserve, state_dir) = (settings.reserve, settings.state_dir);
     let readable = std::fs::read_dir(&state_dir).map_or_else(|e| e.kind() == ErrorKind::NotFound, |_| true);
     // The other parts are checked as on a new device.

@@ -65,7 +65,7 @@ fn run(arguments: &Arguments, output: Output) -> Result<bool, Failure> {
         Err(e) if is_doctor => return doctor::without_settings(&e, output),
         settings => settings?,
     };
-    for problem in settings.problems.iter().filter(|_| !is_doctor) {
+    for problem in settings.problems.iter().chain(&settings.remark).filter(|_| !is_doctor) {
         output.warning(problem);
     }
     if !settings.faults.is_empty() && !is_doctor {

@@ -111,7 +111,7 @@ fn cycle(
     let result = supervisor.watched(|watch| {
         let mut host = log.host(watch);
         let settings = settings::read_all(arguments)?;
-        for problem in &settings.problems {
+        for problem in settings.problems.iter().chain(&settings.remark) {
             host.problem(problem);
         }
         let mut device = settings.builder.open()?;

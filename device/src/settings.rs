@@ -38,6 +38,8 @@ pub(super) struct Settings {
     pub(super) id: DeviceId,
     /// Settings that cannot be used now, such as a facts program that failed. The device works without them.
     pub(super) problems: Vec<String>,
+    /// What was assumed in place of a setting.
+    pub(super) remark: Option<String>,
     /// Settings that cannot work. Empty for commands that do not ask.
     pub(super) faults: Vec<String>,
     /// The bytes that downloads leave free.
@@ -82,7 +84,7 @@ pub(super) fn read_all(arguments: &Arguments) -> Result<Settings, Error> {
     let zone = file.policy.as_ref().and_then(|policy| policy.zone_problem());
     problems.extend(zone.map(|why| format!("policy.time_zone: {why}")));
     let assumed = file.policy.as_ref().and_then(|policy| policy.time_zone()).is_some_and(Zone::is_assumed);
-    problems.extend(assumed.then(|| "policy.time_zone: the system sets no time zone, UTC is used".into()));
+    let remark = assumed.then(|| "policy.time_zone: the system sets no time zone, UTC is used".into());
     let builder = Device::builder()
         .root(read(&either.required("root", |settings| settings.root.as_ref())?)?)
         .repository(repository)
@@ -120,7 +122,7 @@ pub(super) fn read_all(arguments: &Arguments) -> Result<Settings, Error> {
         Vec::new()
     };
     let reserve = file.reserve.unwrap_or(0);
-    Ok(Settings { builder, options, schedule, id, problems, faults, reserve, state_dir, sink })
+    Ok(Settings { builder, options, schedule, id, problems, remark, faults, reserve, state_dir, sink })
 }
 
 /// Settings from the command line and from the settings file. The command line has precedence.
