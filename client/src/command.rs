@@ -59,7 +59,6 @@ pub struct Command {
 
 /// The result of a program that ran to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Ran {
     /// The program.
     pub program: String,

@@ -7,7 +7,6 @@ use core::time::Duration;
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 
-use super::time::Instant;
 use crate::prelude::*;
 
 /// A duration of whole seconds, from zero to a thousand years.
@@ -43,11 +42,6 @@ impl Span {
     /// The duration as a difference of instants.
     pub fn delta(self) -> TimeDelta {
         TimeDelta::seconds(i64::try_from(self.0).unwrap_or(i64::MAX / 1000))
-    }
-
-    /// From one instant to a later one; zero if that is not later.
-    pub fn between(from: Instant, until: Instant) -> Self {
-        Self::from_delta(until - from)
     }
 
     /// The duration between two instants; zero if it would be negative.

@@ -18,9 +18,8 @@ fn types_cross_threads() {
     shared::<client::agent::HealthCommand>();
     shared::<client::agent::Next>();
     shared::<client::agent::Schedule>();
-    shared::<client::agent::BootInfo>();
+    shared::<client::clock::BootInfo>();
     shared::<client::agent::Entry<'static>>();
-    shared::<client::agent::SystemHost>();
     shared::<client::agent::StubHost>();
     shared::<client::clock::SystemClock>();
     shared::<client::clock::FlooredClock<client::clock::SystemClock>>();

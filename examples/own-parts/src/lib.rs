@@ -371,6 +371,6 @@ mod tests {
         assert_eq!(facts(80, false).unwrap(), read.unwrap());
         let now = RealTimeClock::new(|| 1_764_590_400).now();
         assert_eq!(time::format(tomorrow(now)), "2025-12-02T12:00:00Z");
-        assert_eq!(Span::between(now, tomorrow(now)).to_string(), "1d");
+        assert_eq!(time::between(now, tomorrow(now)).to_string(), "1d");
     }
 }
