@@ -14,11 +14,13 @@ fn types_cross_threads() {
     shared::<client::Error>();
     shared::<client::Fault>();
     shared::<client::agent::AgentOptions>();
+    shared::<client::agent::Permission>();
+    shared::<client::agent::Stage>();
+    shared::<client::clock::BootInfo>();
     shared::<client::agent::Health>();
     shared::<client::agent::HealthCommand>();
     shared::<client::agent::Next>();
     shared::<client::agent::Schedule>();
-    shared::<client::clock::BootInfo>();
     shared::<client::agent::Entry<'static>>();
     shared::<client::agent::StubHost>();
     shared::<client::clock::SystemClock>();
