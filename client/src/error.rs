@@ -1,7 +1,7 @@
 //! Errors, and who must act on them.
 
 use crate::command::CommandError;
-use crate::fetch::FetchError;
+use crate::fetch::{Body, FetchError, Reply};
 use crate::install::{BootError, InstallError};
 use crate::store::StoreError;
 use crate::watch::Cancelled;
@@ -23,12 +23,14 @@ pub enum Error {
     #[error(transparent)]
     Metadata(#[from] tidegate_tuf::Error),
     /// A required file is missing in the repository.
-    #[error("the repository has no {what} ({} was not found)", public_url(.url))]
+    #[error("the repository has no {what} ({} was not found{}{said})", public_url(.url), if said.is_empty() { "" } else { ": the server answered " })]
     Missing {
         /// The role or target.
         what: String,
         /// The URL.
         url: String,
+        /// What the server answered, or nothing.
+        said: String,
     },
     /// The repository's newest root is older than the trusted one.
     #[error(
@@ -310,6 +312,16 @@ impl Error {
             Self::Setting(_) => "setting",
             Self::State(_) => "state",
         }
+    }
+
+    /// The body of a reply to a request for a file that must be there.
+    pub(crate) fn unless_found(reply: Reply, what: &str, url: &str) -> Result<Body, Self> {
+        let said = match reply {
+            Reply::Found(body) => return Ok(body),
+            Reply::NotFound(said) => said,
+            Reply::Unchanged => String::new(),
+        };
+        Err(Self::Missing { what: what.to_owned(), url: url.to_owned(), said })
     }
 
     /// How long to wait before the next attempt, if a server asks for that.

@@ -51,7 +51,7 @@ pub(crate) fn fetch(
     let url = url_of(&visit.gate, object);
     match http.fetch(&Request::metadata(&url, LIMIT).opened_by(&*pass))? {
         Reply::Found(body) => Ok(body.into_bytes()?),
-        Reply::NotFound | Reply::Unchanged => Err(format!("{url}: not found").into()),
+        Reply::NotFound(_) | Reply::Unchanged => Err(format!("{url}: not found").into()),
     }
 }
 

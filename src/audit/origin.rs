@@ -199,7 +199,7 @@ impl PublishedRepository {
         match reply {
             Ok(Reply::Found(body)) => Ok(Some(body)),
             // Object stores answer 403 for a missing object without permission to list.
-            Ok(Reply::NotFound) | Err(tidegate_client::fetch::FetchError::Status { status: 403, .. }) => Ok(None),
+            Ok(Reply::NotFound(_)) | Err(tidegate_client::fetch::FetchError::Status { status: 403, .. }) => Ok(None),
             Ok(Reply::Unchanged) => Err(Error::trust(format!("{}: 304 to a request without condition", request.url))),
             Err(error) => Err(unfetched(&error)),
         }
@@ -245,7 +245,7 @@ impl Origin for PublishedRepository {
             Scheme::Http(fetch) => fetch.fetch(&request),
         };
         match reply {
-            Ok(Reply::NotFound) | Err(Status { status: 401 | 403 | 410, .. }) => Ok(false),
+            Ok(Reply::NotFound(_)) | Err(Status { status: 401 | 403 | 410, .. }) => Ok(false),
             Ok(_) => Ok(true),
             Err(error) => Err(unfetched(&error)),
         }

@@ -584,7 +584,12 @@ impl<'a> Filler<'a> {
                     _ => Ok(body),
                 }
             }
-            _ => Err(FetchError::status(request.url, 404, String::new())),
+            Reply::Unchanged => Err(FetchError::status(request.url, 304, String::new())),
+            Reply::NotFound(said) => {
+                let (status, came) = said.split_at_checked(3).unwrap_or_default();
+                let (status, came) = status.parse().map_or((404, ""), |status| (status, came));
+                Err(FetchError::status(request.url, status, came.to_owned()))
+            }
         }
     }
 

@@ -1257,7 +1257,10 @@ fn nothing(role: &str, profile: &Profile, error: Error) -> Result<String, Error>
         Error::Metadata(tidegate_tuf::Error::NotInSnapshot { role: absent, .. }) if absent == role => {
             Ok(format!("role {role} is not published"))
         }
-        Error::Missing { what, .. } if what == role => Ok(format!("role {role} is listed, but its file is missing")),
+        Error::Missing { what, said, .. } if what == role => {
+            let answered = if said.is_empty() { "" } else { ": the server answered " };
+            Ok(format!("role {role} is listed, but its file is missing{answered}{said}"))
+        }
         error => Err(error),
     }
 }

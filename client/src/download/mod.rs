@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::disk::{Disk, OpenFile, has_other_names};
 use crate::error::Error;
-use crate::fetch::{Body, Fetch, FetchError, Reply, Request};
+use crate::fetch::{Body, Fetch, FetchError, Request};
 use crate::watch::{Phase, Progress};
 use tidegate_tuf::hash::{Checker, Hashes, Mismatch};
 
@@ -117,9 +117,7 @@ fn transfer(
     let failed = |action| move |source| Error::File { action, path: path.to_owned(), source };
     let mut offset = here;
     if here < wanted.length || here == 0 {
-        let Reply::Found(mut body) = fetch.fetch(request)? else {
-            return Err(Error::Missing { what: wanted.name.clone(), url: wanted.url.clone() });
-        };
+        let mut body = Error::unless_found(fetch.fetch(request)?, &wanted.name, &wanted.url)?;
         offset = body.offset();
         *is_unpacked = body.head().is_unpacked;
         let doubt = body.head().doubt.clone();

@@ -5,7 +5,7 @@ use sha2::{Digest as _, Sha256};
 use super::*;
 use crate::disk::Faults;
 use crate::error::Fault;
-use crate::fetch::{FetchError, MemoryFetch};
+use crate::fetch::{FetchError, MemoryFetch, Reply};
 
 const URL: &str = "test:/file";
 

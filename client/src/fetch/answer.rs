@@ -30,6 +30,7 @@ pub(crate) fn came(status: u16, content_type: &str, encoding: &str, start: &[u8]
         200..300 | 511 => "a login page of the network, a proxy, or a page for errors came in place of the file",
         401 => "it wants a login; see \"authorization\" in the settings",
         403 => "it gives no access: a private bucket, a firewall, or a store that says 403 for what it does not have",
+        404 | 410 => "the URL is wrong, or the repository is incomplete",
         407 => "a proxy wants a login",
         408 | 429 | 500.. => "it is overloaded or out of order",
         _ => return came,

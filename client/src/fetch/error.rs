@@ -100,11 +100,13 @@ pub enum FetchError {
         reason: String,
     },
     /// The server redirects to a URL that must not be followed.
-    #[error("{}: redirected to {}: {rule}", public_url(.url), public_url(.to))]
+    #[error("{}: the server answered {status} with the location {:?}: {rule}", public_url(.url), public_url(.to))]
     Redirect {
         /// The requested URL.
         url: String,
-        /// The target of the redirect.
+        /// The HTTP status.
+        status: u16,
+        /// The target of the redirect, as it was received.
         to: String,
         /// Why it is not followed.
         rule: &'static str,

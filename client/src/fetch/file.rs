@@ -32,7 +32,7 @@ impl Fetch for FileFetch {
             // tough names a role's file as it is in the URL.
             path = path_of(request.url, false)?;
             if !is_file(&path)? {
-                return Ok(Reply::NotFound);
+                return Ok(Reply::NotFound(String::new()));
             }
         }
         let mut file = File::open(&path).map_err(failed)?;

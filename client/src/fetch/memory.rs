@@ -54,7 +54,7 @@ impl Fetch for MemoryFetch {
 
         let mut memory = self.lock();
         memory.requests.push(request.url.to_owned());
-        let Some(bytes) = memory.files.get(request.url) else { return Ok(Reply::NotFound) };
+        let Some(bytes) = memory.files.get(request.url) else { return Ok(Reply::NotFound(String::new())) };
         let etag = tidegate_tuf::hash::to_hex(&Sha256::digest(bytes));
         if request.etag == Some(&etag) {
             return Ok(Reply::Unchanged);

@@ -132,8 +132,8 @@ pub enum Reply {
     Found(Body),
     /// The file still has the tag of the request.
     Unchanged,
-    /// There is no such file.
-    NotFound,
+    /// There is no such file. With what the server answered, for the message, such as "404 with text/html (Not Found)"; it may be empty.
+    NotFound(String),
 }
 
 /// What a server says about a file before it comes.

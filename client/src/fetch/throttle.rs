@@ -319,7 +319,7 @@ mod tests {
         let fetch = memory(10);
         let throttle = Throttle::new(fetch.clone()).rate(1);
         let absent = throttle.fetch(&Request::target("test:/absent", 10));
-        assert!(matches!(absent, Ok(Reply::NotFound)));
+        assert!(matches!(absent, Ok(Reply::NotFound(_))));
         assert_eq!(fetch.take_requests().len(), 1);
     }
 }

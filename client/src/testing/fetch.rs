@@ -55,7 +55,7 @@ fn empty_and_missing(fetch: &dyn Fetch, place: &dyn TestFiles) -> Result<(), Vio
     {
         // The search for the next root ends at a file that is not there (TUF 5.3.3). An error would end the update.
         let reply = works("a missing file is Reply::NotFound, not an error", fetch.fetch(&ask))?;
-        let is_missing = matches!(reply, Reply::NotFound);
+        let is_missing = matches!(reply, Reply::NotFound(_));
         expect("a missing file is Reply::NotFound", is_missing, || format!("{reply:?}"))?;
     }
     Ok(())
@@ -90,7 +90,9 @@ fn tags(fetch: &dyn Fetch, url: &str, content: &[u8]) -> Result<(), Violation> {
             let bytes = works("a file that still has its tag is no error", body.into_bytes())?;
             same("a file that still has its tag is Unchanged, or whole", &(0, bytes), 0, content)
         }
-        Reply::NotFound => Err(Violation { rule: "a file that still has its tag is there", found: "NotFound".into() }),
+        Reply::NotFound(_) => {
+            Err(Violation { rule: "a file that still has its tag is there", found: "NotFound".into() })
+        }
     }
 }
 

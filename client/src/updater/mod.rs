@@ -367,9 +367,8 @@ impl Updater {
             let reason = format!("{length} bytes are listed, more than the {limit} that are read");
             return Err(Error::BadDocument { path: found.path.to_string(), reason });
         }
-        let Reply::Found(body) = self.get(&Request::metadata(&url, length))? else {
-            return Err(Error::Missing { what: found.path.to_string(), url });
-        };
+        let reply = self.get(&Request::metadata(&url, length))?;
+        let body = Error::unless_found(reply, found.path.as_str(), &url)?;
         let bytes = body.into_bytes()?;
         let mut checker = Checker::new(Some(length), Some(&found.target.hashes));
         checker.update(&bytes).and_then(|()| checker.finish()).map_err(|mismatch| Error::WrongTarget {
@@ -500,9 +499,8 @@ impl Updater {
         let url = self.repository.metadata(&metadata_file("timestamp", None));
         let request = Request::metadata(&url, self.limits.timestamp_length).unless(usable);
         let body = match self.fetch.fetch(&request)? {
-            Reply::Found(body) => body,
             Reply::Unchanged => return Ok(trusted.timestamp_is_unchanged()?),
-            Reply::NotFound => return Err(Error::Missing { what: "timestamp".into(), url }),
+            reply => Error::unless_found(reply, "timestamp", &url)?,
         };
         let etag = body.etag().map(str::to_owned);
         let bytes = body.into_bytes()?;
@@ -594,10 +592,8 @@ impl Updater {
         let version = trusted.root().consistent_snapshot.then_some(listed.version);
         let url = self.place_of(role).metadata(&metadata_file(role, version));
         let limit = self.limits.listed(listed.length, limit);
-        match self.get(&Request::metadata(&url, limit))? {
-            Reply::Found(body) => Ok((url, body.into_bytes()?)),
-            _ => Err(Error::Missing { what: role.to_owned(), url }),
-        }
+        let body = Error::unless_found(self.get(&Request::metadata(&url, limit))?, role, &url)?;
+        Ok((url, body.into_bytes()?))
     }
 
     /// Where the files of a role are.

@@ -457,7 +457,7 @@ fn no_error_repeats_a_secret_of_a_url() {
         FetchError::Denied { url: url(), status: 403, refusal },
         FetchError::Evidence { url: url(), reason: reason.clone() },
         FetchError::TooLong { url: url(), limit: 1 },
-        FetchError::Redirect { url: url(), to: url(), rule: "no" },
+        FetchError::Redirect { url: url(), status: 302, to: url(), rule: "no" },
         FetchError::Protocol { url: url(), reason: reason.clone() },
         FetchError::Secret { url: url(), reason: reason.clone() },
         FetchError::Authorities { url: url(), reason: reason.clone() },
@@ -467,7 +467,7 @@ fn no_error_repeats_a_secret_of_a_url() {
         FetchError::BadUrl { url: url(), reason: "no" },
     ];
     let others = [
-        Error::Missing { what: reason.clone(), url: url() },
+        Error::Missing { what: reason.clone(), url: url(), said: String::new() },
         Error::WrongTarget { path: reason, url: url(), mismatch: Mismatch::TooLong { listed: 1 } },
     ];
     for said in errors.into_iter().map(Error::Fetch).chain(others).map(|error| error.to_string()) {

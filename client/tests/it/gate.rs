@@ -84,7 +84,7 @@ impl Fetch for GatedRepository {
             if behind.is_some() { asked.1.push(file.clone()) } else { asked.0.push(file.clone()) }
         }
         match (behind, self.owner(&file)) {
-            (None, Some(_)) => return Ok(Reply::NotFound),
+            (None, Some(_)) => return Ok(Reply::NotFound(String::new())),
             (Some(_), owner) => self.gate.opens(request, owner.unwrap_or("nobody"))?,
             (None, None) => assert!(request.pass.is_none(), "{file}: nobody else learns of the grant"),
         }

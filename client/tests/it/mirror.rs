@@ -130,7 +130,7 @@ impl Fetch for Mirror {
         inner.requests.push((file.clone(), count));
         let reader: Box<dyn io::Read + Send> = match (trick, served) {
             (Some(Trick::Endless), _) => Box::new(io::repeat(b'x')),
-            (_, None) => return Ok(Reply::NotFound),
+            (_, None) => return Ok(Reply::NotFound(String::new())),
             (Some(Trick::Cut(length)), Some(bytes)) if request.end.is_none() || length < bytes.len() => {
                 let end = length.clamp(offset, bytes.len());
                 Box::new(io::Read::chain(Cursor::new(bytes[offset..end].to_vec()), Broken))

@@ -204,7 +204,7 @@ impl Fetch for Wrong<MemoryFetch> {
             _ => *request,
         };
         match (self.1, self.0.fetch(&asked)?) {
-            ("a missing file is an error", Reply::NotFound) => {
+            ("a missing file is an error", Reply::NotFound(_)) => {
                 Err(FetchError::BadUrl { url: request.url.into(), reason: "404" })
             }
             ("always unchanged", _) if request.etag.is_some() => Ok(Reply::Unchanged),

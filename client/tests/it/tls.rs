@@ -1,5 +1,7 @@
 //! The fetcher over TLS, as a library.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,6 +51,25 @@ fn only_the_given_authorities_are_trusted() {
     assert!(get(&options(&ours), &format!("https://127.0.0.1:{}/file", server.port)).is_err());
     assert!(Authorities::from_pem(b"nothing").is_err());
     assert!(Authorities::from_pem(b"-----BEGIN CERTIFICATE-----\n").is_err());
+}
+
+/// Such servers send every request for http to https.
+#[test]
+fn a_redirect_from_http_to_https_is_followed() {
+    let authority = Authority::new();
+    let server = Server::new(&authority, None);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://localhost:{}/file", listener.local_addr().unwrap().port());
+    let location = server.url("/file");
+    let plain = std::thread::spawn(move || {
+        let mut stream = listener.accept().unwrap().0;
+        let _ = stream.read(&mut [0; 4096]).unwrap();
+        let head = "HTTP/1.1 301 Moved Permanently\r\nContent-Length: 0\r\nConnection: close\r\n";
+        write!(stream, "{head}Location: {location}\r\n\r\n").unwrap();
+    });
+    assert_eq!(get(&options(&authority), &url).unwrap(), "/file");
+    plain.join().unwrap();
+    assert_eq!(server.authorizations().len(), 1);
 }
 
 #[test]

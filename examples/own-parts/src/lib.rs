@@ -49,7 +49,7 @@ impl Fetch for UsbFetch {
         // Of a stick that is pulled out or broken, another attempt may succeed: the error must be temporary.
         let failed = |e: io::Error| FetchError::Unreachable { url: url(), reason: e.to_string() };
         let mut file = match fs::File::open(self.mounted_at.join(path)) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Reply::NotFound),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Reply::NotFound(String::new())),
             file => file.map_err(failed)?,
         };
         let length = file.metadata().map_err(failed)?.len();

@@ -125,7 +125,10 @@ mod tests {
         let gate =
             Server::new(vec![answer("307 Moved", "Location: http://bucket.example.net/x?X-Signature=abc\r\n", "")]);
         let error = fault(get(&gate.url("/v1/repo/x"))).to_string();
-        assert!(error.contains("http://bucket.example.net/x: a gate may redirect to https alone"), "{error}");
+        assert!(
+            error.contains("307 with the location \"http://bucket.example.net/x\": a gate may redirect to https alone"),
+            "{error}"
+        );
         assert!(!error.contains("abc"), "{error}");
     }
 

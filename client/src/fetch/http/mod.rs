@@ -233,20 +233,25 @@ impl HttpFetch {
 
     /// An answer that is not the file.
     fn status(&self, response: ureq::http::Response<ureq::Body>, url: &str) -> FetchError {
+        let (parts, came) = self.look(response, url);
+        let (status, retry_after) = (parts.status.as_u16(), send::retry_after(&parts.headers));
+        FetchError::Status { url: url.to_owned(), status, came, retry_after }
+    }
+
+    /// What came in place of a file, in words. Reads it to its end if it is short, so that the connection can be reused.
+    fn look(&self, response: ureq::http::Response<ureq::Body>, url: &str) -> (Parts, String) {
         let (parts, body) = response.into_parts();
         let mut reader = self.paced(body, url, WORTH_READING);
         let (start, _) = start_of(&mut reader);
         let _ = io::copy(&mut reader, &mut io::sink());
-        self.instead(&parts, &start, url)
+        let came = self.came(&parts, &start, url);
+        (parts, came)
     }
 
-    /// An answer that is not the file and starts with these bytes.
-    fn instead(&self, parts: &Parts, start: &[u8], url: &str) -> FetchError {
-        let status = parts.status.as_u16();
+    fn came(&self, parts: &Parts, start: &[u8], url: &str) -> String {
         // It may be the proxy's answer.
         let proxy = self.proxies.of(url).unwrap_or_default().filter(|_| !is_secure(url));
-        let came = answer::came(status, content_type(&parts.headers), "", start) + &through(proxy);
-        FetchError::Status { url: url.to_owned(), status, came, retry_after: send::retry_after(&parts.headers) }
+        answer::came(parts.status.as_u16(), content_type(&parts.headers), "", start) + &through(proxy)
     }
 
     /// A 200 to a request for a range: the whole file, so that the server gives no ranges, or something else, which says nothing of that.
@@ -257,7 +262,7 @@ impl HttpFetch {
             let is_packed = parts.headers.contains_key(header::CONTENT_ENCODING);
             let (start, _) = start_of(&mut self.paced(body, request.url, WORTH_READING));
             if (length.is_some() && !is_packed) || answer::is_page(content_type(&parts.headers), &start) {
-                return self.instead(&parts, &start, request.url);
+                return FetchError::status(request.url, 200, self.came(&parts, &start, request.url));
             }
         }
         range::refused(request, 200)
@@ -380,8 +385,8 @@ impl Fetch for HttpFetch {
                     return Ok(Reply::Unchanged);
                 }
                 StatusCode::NOT_FOUND | StatusCode::GONE => {
-                    self.drain(response.into_body(), asked);
-                    return Ok(Reply::NotFound);
+                    let (_, came) = self.look(response, asked);
+                    return Ok(Reply::NotFound(format!("{}{came}", status.as_u16())));
                 }
                 StatusCode::MOVED_PERMANENTLY
                 | StatusCode::FOUND
@@ -397,6 +402,7 @@ impl Fetch for HttpFetch {
                     };
                     url = next.map_err(|rule| FetchError::Redirect {
                         url: asked.to_owned(),
+                        status: status.as_u16(),
                         to: public_url(location),
                         rule,
                     })?;

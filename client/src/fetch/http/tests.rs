@@ -138,7 +138,7 @@ fn one_connection_serves_every_request() {
     let http = HttpFetch::new();
     let url = server.url("/2.root.json");
     let metadata = Request::metadata(&url, 6);
-    assert!(matches!(http.fetch(&metadata).unwrap(), Reply::NotFound));
+    assert!(matches!(http.fetch(&metadata).unwrap(), Reply::NotFound(_)));
     let Reply::Found(body) = http.fetch(&metadata).unwrap() else { panic!() };
     assert_eq!(body.etag(), Some("\"one\""));
     assert_eq!(body.into_bytes().unwrap(), b"first");
@@ -454,6 +454,20 @@ fn what_answered_is_told() {
         let start = format!("{}: the server answered {told}", url.trim_end_matches("?secret"));
         assert!(error.starts_with(&start), "{error}\n{start}");
     }
+    // What is not there, which is no error of the fetcher.
+    for (status, headers, body, told) in [
+        ("404 Not Found", "Content-Type: text/html\r\n", html, "404 with text/html (Hotel WiFi): the URL is wrong"),
+        ("410 Gone", "", "", "410: the URL is wrong, or the repository is incomplete"),
+    ] {
+        let server = Server::new(vec![answer(status, headers, body)]);
+        let url = server.url("/file?secret");
+        let Ok(Reply::NotFound(said)) = HttpFetch::new().fetch(&Request::target(&url, 10)) else { panic!() };
+        assert!(said.starts_with(told), "{said}");
+        let error = crate::Error::unless_found(Reply::NotFound(said), "image", &url).unwrap_err().to_string();
+        let start =
+            format!("the repository has no image ({} was not found: the server answered {told}", server.url("/file"));
+        assert!(error.starts_with(&start), "{error}");
+    }
     // A page may be the file.
     let server = Server::new(vec![answer("200 OK", "Content-Type: text/html\r\n", html)]);
     let url = server.url("/page");
@@ -512,7 +526,7 @@ fn slow_retrieval_ends_in_time() {
         let started = Instant::now();
         match impatient().fetch(&Request::target(&url, 10_000)) {
             // What an unwanted body does is of no interest, as long as it ends.
-            Ok(Reply::NotFound) if name == "an unwanted body" => {}
+            Ok(Reply::NotFound(_)) if name == "an unwanted body" => {}
             reply => {
                 let error = fault(reply);
                 assert!(
@@ -597,6 +611,13 @@ fn redirects_are_followed_a_few_times() {
     let server = Server::new(vec![answer("302 Found", "Location: http://127.0.0.1:9/\r\n", "")]);
     let url = server.url("/file");
     let error = fault(HttpFetch::new().fetch(&Request::target(&url, 4)));
-    assert!(matches!(error, FetchError::Redirect { .. }), "{error:?}");
+    assert!(matches!(error, FetchError::Redirect { status: 302, .. }), "{error:?}");
     assert_eq!(server.seen().len(), 1);
+    // The location is told as it came, without what may be secret.
+    let server = Server::new(vec![answer("307 Moved", "Location: //login.example/?token=1\r\n", "")]);
+    let error = fault(HttpFetch::new().fetch(&Request::target(&server.url("/file"), 4))).to_string();
+    assert!(
+        error.contains("the server answered 307 with the location \"//login.example/\": only redirects"),
+        "{error}"
+    );
 }
