@@ -358,6 +358,9 @@ impl Error {
             }
             Self::ShippedRoot(_) => "configure the repository's unmodified 1.root.json",
             Self::Store(StoreError::Locked { .. }) => "only one process may use a state folder at a time",
+            Self::Store(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                "give this user the permission to read and write the state folder, or run as its owner"
+            }
             Self::Store(e) if e.is_read_only() => {
                 "make the state folder writable for this user; check, explain and status answer meanwhile"
             }

@@ -40,7 +40,7 @@ pub(super) fn without_settings(error: &Error, output: Output) -> Result<bool, Fa
             ("settings", Err(told(error))),
             ("hooks", unknown()),
             ("space", unknown()),
-            ("clock", clock(SystemClock::new().now())),
+            ("clock", clock(SystemClock::new().now(), BUILT)),
             ("network", unknown()),
             ("state", unknown()),
         ],
@@ -53,7 +53,7 @@ pub(super) fn run(settings: Settings, output: Output) -> Result<bool, Failure> {
     let remark = settings.remark.map(|remark| format!("; {remark}")).unwrap_or_default();
     let settings_found =
         if wrong.is_empty() { Ok(format!("they can be used{remark}")) } else { Err((wrong.join("; "), None)) };
-    let (reserve, state_dir) = (settings.reserve, settings.state_dir);
+    let (reserve, state_dir, no_network) = (settings.reserve, settings.state_dir, settings.no_network);
     let readable = std::fs::read_dir(&state_dir).map_or_else(|e| e.kind() == ErrorKind::NotFound, |_| true);
     // The other parts are checked as on a new device.
     let builder = if readable { settings.builder } else { settings.builder.state_dir(Path::new(NO_STATE)) };
@@ -71,12 +71,17 @@ pub(super) fn run(settings: Settings, output: Output) -> Result<bool, Failure> {
         Err(Error::Setting(why)) if !device.has_installer() => Err((why, None)),
         Err(e) => Err(told(&e)),
     };
+    let network = if no_network {
+        Err(("not checked, since the network's settings cannot be used".to_owned(), None))
+    } else {
+        device.check().map(|check| check.outcome().to_string()).map_err(|e| told(&e))
+    };
     let found = [
         ("settings", settings_found),
         ("hooks", hooks),
         ("space", space(&device, reserve)),
-        ("clock", clock(SystemClock::new().now())),
-        ("network", device.check().map(|check| check.outcome().to_string()).map_err(|e| told(&e))),
+        ("clock", clock(SystemClock::new().now(), device.remembered())),
+        ("network", network),
         ("state", writable.and_then(|()| state(&device))),
     ];
     report(found, output)
@@ -118,10 +123,15 @@ fn space(device: &Device, reserve: u64) -> Found {
     }
 }
 
-fn clock(now: Instant) -> Found {
+/// `signed` is the newest signed time that the clock had reached.
+fn clock(now: Instant, signed: Instant) -> Found {
+    // The date of the build may be the wrong one.
     if now > BUILT + USED {
-        let why = format!("it says {}, more than 15 years after this program was built", time::format(now));
-        return Err((why, Some("set the clock, for example by NTP".into())));
+        return Ok(format!("{}: set it if it is wrong, this program was built 15 years before", time::format(now)));
+    }
+    if now < signed {
+        let why = format!("it says {}, but {} was signed before", time::format(now), time::format(signed));
+        return Err((why, Some("set the clock, for example by NTP; until then signed time counts".into())));
     }
     if now < BUILT {
         let why = format!("it says {}, before this program was built", time::format(now));
@@ -152,10 +162,14 @@ mod tests {
 
     #[test]
     fn clocks_far_from_the_build_are_told() {
-        assert!(clock(BUILT).is_ok() && clock(BUILT + USED).is_ok());
-        for (at, expected) in [("1970-01-01T00:00:00Z", "before this program"), ("2099-01-01T00:00:00Z", "years after")]
-        {
-            assert!(clock(time::parse(at).unwrap()).unwrap_err().0.contains(expected), "{at}");
-        }
+        let hour = TimeDelta::hours(1);
+        assert!(clock(BUILT, BUILT).is_ok() && clock(BUILT + hour, BUILT).is_ok());
+        // Which of both is wrong is not known, so the device works.
+        let future = clock(time::parse("2099-01-01T00:00:00Z").unwrap(), BUILT).unwrap();
+        assert!(future.contains("set it if it is wrong"), "{future}");
+        let past = clock(time::parse("1970-01-01T00:00:00Z").unwrap(), Instant::MIN_UTC).unwrap_err().0;
+        assert!(past.contains("before this program"), "{past}");
+        let behind = clock(BUILT + hour, BUILT + hour * 2).unwrap_err().0;
+        assert!(behind.contains("was signed before"), "{behind}");
     }
 }

@@ -41,12 +41,15 @@ pub(super) fn run(arguments: &Arguments, first: Settings, output: Output) -> Res
     log.write(Event::Started)?;
     supervisor.ready();
 
-    let mut round = 0;
+    let (mut round, mut failed) = (0, 0);
     // An update in progress is resumed at once; the first check has a random delay.
     let mut task = Task::Resume;
     let mut due = schedule.first(&id);
     loop {
         let (cycle, kept) = cycle(arguments, task, &signals, &supervisor, &mut log)?;
+        if !matches!(cycle, Cycle::Failed) {
+            failed = 0;
+        }
         let (pause, next) = match cycle {
             Cycle::Next(Next::Restart) => (RESTART, Task::Resume),
             Cycle::Next(Next::Look { after }) => (after, Task::Resume),
@@ -61,7 +64,11 @@ pub(super) fn run(arguments: &Arguments, first: Settings, output: Output) -> Res
             Cycle::Failed => {
                 round += 1;
                 due = schedule.next(&id, round);
-                (due, if task == Task::Resume { Task::Resume } else { Task::Check })
+                failed += 1;
+                (
+                    due.max(Retry::CHECKS.pause(failed, jitter())),
+                    if task == Task::Resume { Task::Resume } else { Task::Check },
+                )
             }
         };
         // The pause after a failure is the one that was told, whatever the schedule.

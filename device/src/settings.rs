@@ -11,13 +11,13 @@ use super::form::read;
 use super::gate::{self, ReceiptSink};
 use super::output::Output;
 use super::settings_file::SettingsFile;
-use super::setup::{NetworkSetting, PollSetting, Surroundings, of_kernel, slot_fault};
+use super::setup::{NetworkSetting, Surroundings, of_kernel, overlap, slot_fault, void};
 use tidegate_client::Error;
 use tidegate_client::agent::{AgentOptions, Health, Schedule};
 use tidegate_client::device::{Device, DeviceBuilder};
 use tidegate_client::facts::{FactSource, Gathered, gather};
 use tidegate_client::fetch::file::url_of;
-use tidegate_client::install::FileSlot;
+use tidegate_client::install::{FileSlot, Installer};
 use tidegate_client::retry::Retry;
 use tidegate_client::updater::Repository;
 use tidegate_client::zone::Zone;
@@ -42,6 +42,8 @@ pub(super) struct Settings {
     pub(super) remark: Option<String>,
     /// Settings that cannot work. Empty for commands that do not ask.
     pub(super) faults: Vec<String>,
+    /// The settings of the network cannot be used. Only for the doctor.
+    pub(super) no_network: bool,
     /// The bytes that downloads leave free.
     pub(super) reserve: u64,
     pub(super) state_dir: PathBuf,
@@ -67,7 +69,8 @@ impl Settings {
 
 /// Reads the settings of the device that the arguments and the settings file describe; the arguments have precedence.
 pub(super) fn read_all(arguments: &Arguments) -> Result<Settings, Error> {
-    let file = arguments.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
+    let is_doctor = arguments.command == Command::Doctor;
+    let file = arguments.config.as_deref().map(|path| read_file(path, is_doctor)).transpose()?.unwrap_or_default();
     // Absolute, because programs run in the folder of the settings file.
     let here = std::env::current_dir().map_err(|source| Error::File { action: "find", path: ".".into(), source })?;
     let folder = &here.join(arguments.config.as_deref().and_then(Path::parent).unwrap_or(Path::new("")));
@@ -76,7 +79,23 @@ pub(super) fn read_all(arguments: &Arguments) -> Result<Settings, Error> {
     let state_dir = here.join(either.required("state-dir", |settings| settings.state_dir.as_ref())?);
     let id: DeviceId = either.parsed("device-id", |settings| settings.device_id.as_ref())?;
     let network = file.network.clone().unwrap_or_default();
-    let http = network.http(folder, repository.metadata_url())?;
+    // The doctor goes on without what cannot be used.
+    let mut unread = file.unread.clone();
+    let mut or_told = |error: Error| {
+        if !is_doctor {
+            return Err(error);
+        }
+        unread.push(error.to_string());
+        Ok(())
+    };
+    let http = network.http(folder, repository.metadata_url());
+    let no_network = http.is_err() || file.unread.iter().any(|why| why.contains("network"));
+    let http = match http {
+        Ok(http) => http,
+        Err(e) => or_told(e).and_then(|()| NetworkSetting::default().http(folder, repository.metadata_url()))?,
+    };
+    let root = either.required("root", |settings| settings.root.as_ref()).and_then(|path| read(&path));
+    let root = root.or_else(|e| or_told(e).map(|()| Vec::new()))?;
     let fetch = network.fetch(http.clone(), &state_dir);
     let fact_sources = sources(&file, folder, &arguments.facts)?;
     let (facts, mut problems) = facts(arguments, &fact_sources);
@@ -86,7 +105,7 @@ pub(super) fn read_all(arguments: &Arguments) -> Result<Settings, Error> {
     let assumed = file.policy.as_ref().and_then(|policy| policy.time_zone()).is_some_and(Zone::is_assumed);
     let remark = assumed.then(|| "policy.time_zone: the system sets no time zone, UTC is used".into());
     let builder = Device::builder()
-        .root(read(&either.required("root", |settings| settings.root.as_ref())?)?)
+        .root(root)
         .repository(repository)
         .state_dir(&state_dir)
         .id(id.clone())
@@ -98,7 +117,12 @@ pub(super) fn read_all(arguments: &Arguments) -> Result<Settings, Error> {
         .reserve(file.reserve.unwrap_or(0))
         .keep_fallback(file.keep_fallback);
     let builder = identify(builder, &either)?;
-    let builder = with_installer(builder, &either, folder)?;
+    let builder = match with_installer(&either, folder) {
+        Ok(Some(installer)) => builder.installer(installer),
+        Ok(None) => builder,
+        Err(e) => or_told(e).map(|()| builder)?,
+    };
+    problems.extend(unread);
     let surroundings = Surroundings { folder, state: &state_dir, http, client_key: network.client_key() };
     let (builder, sink) =
         gate::connect(builder, file.gate.as_ref(), file.receipts.as_ref(), surroundings, &mut problems);
@@ -122,7 +146,7 @@ pub(super) fn read_all(arguments: &Arguments) -> Result<Settings, Error> {
         Vec::new()
     };
     let reserve = file.reserve.unwrap_or(0);
-    Ok(Settings { builder, options, schedule, id, problems, remark, faults, reserve, state_dir, sink })
+    Ok(Settings { builder, options, schedule, id, problems, remark, faults, no_network, reserve, state_dir, sink })
 }
 
 /// Settings from the command line and from the settings file. The command line has precedence.
@@ -160,29 +184,48 @@ fn identify(builder: DeviceBuilder, either: &Either<'_>) -> Result<DeviceBuilder
 /// What cannot work of the settings: programs and places that are not there, and times of zero.
 fn faults(either: &Either<'_>, folder: &Path, state: &Path) -> Vec<String> {
     let file = either.file;
-    let installer = match (either.given.slot.as_ref().or(file.slot.as_ref()), &file.installer) {
+    let slot = either.given.slot.as_ref().or(file.slot.as_ref());
+    let installer = match (slot, &file.installer) {
         (Some(slot), _) => slot_fault(slot).into_iter().collect(),
         (None, Some(installer)) => installer.faults(folder),
         (None, None) => Vec::new(),
     };
     let facts = file.facts_program.as_ref().and_then(|program| program.missing("facts_program", folder));
     let trial = file.trial.iter().flat_map(|trial| trial.faults(folder));
-    let poll = file.poll.and_then(PollSetting::fault);
-    let network = file.network.as_ref().and_then(NetworkSetting::fault);
+    let places = match (slot, &file.installer) {
+        (Some(slot), _) => vec![slot.clone()],
+        (None, installer) => installer.as_ref().map_or_else(Vec::new, |installer| installer.places(folder)),
+    };
+    let shared = shared(&places, state);
     let kernel = || format!("state_dir {} belongs to the kernel: name another folder", state.display());
     let state = of_kernel(state).then(kernel);
-    installer.into_iter().chain(facts).chain(trial).chain(poll).chain(network).chain(state).collect()
+    let void = file.void.iter().cloned();
+    void.chain(installer).chain(shared).chain(facts).chain(trial).chain(state).collect()
 }
 
-/// Adds the installer, if one is set.
-fn with_installer(builder: DeviceBuilder, either: &Either<'_>, folder: &Path) -> Result<DeviceBuilder, Error> {
+/// Slots that are one place, or share one with the state folder.
+fn shared(places: &[PathBuf], state: &Path) -> Vec<String> {
+    let with_state = places.iter().filter(|place| overlap(place, state)).map(|place| {
+        let (state, place) = (state.display(), place.display());
+        format!("state_dir {state} and the slot {place} share a place: name another state folder")
+    });
+    let pairs =
+        places.iter().enumerate().filter_map(|(i, a)| Some((a, places.iter().skip(i + 1).find(|b| overlap(a, b))?)));
+    let slots = pairs.map(|(a, b)| {
+        format!("installer.images: {} and {} are the same place: name another slot", a.display(), b.display())
+    });
+    with_state.chain(slots).collect()
+}
+
+/// The installer, if one is set.
+fn with_installer(either: &Either<'_>, folder: &Path) -> Result<Option<Box<dyn Installer + Send>>, Error> {
     if let (None, Some(_), Some(_)) = (&either.given.slot, &either.file.slot, &either.file.installer) {
         return Err(setting("slot", "give either slot or installer"));
     }
     Ok(match (either.given.slot.as_ref().or(either.file.slot.as_ref()), &either.file.installer) {
-        (Some(slot), _) => builder.installer(FileSlot::new(slot)),
-        (None, Some(installer)) => builder.installer(installer.installer(folder)?),
-        (None, None) => builder,
+        (Some(slot), _) => Some(Box::new(FileSlot::new(slot))),
+        (None, Some(installer)) => Some(installer.installer(folder)?),
+        (None, None) => None,
     })
 }
 
@@ -242,10 +285,21 @@ fn to_url(text: &str) -> Result<String, Error> {
 }
 
 /// Reads a settings file. Paths in it are relative to its folder.
-fn read_file(path: &Path) -> Result<SettingsFile, Error> {
+/// `is_doctor` leaves out what cannot be read, and says so.
+fn read_file(path: &Path, is_doctor: bool) -> Result<SettingsFile, Error> {
     let wrong = |e: &dyn std::fmt::Display| Error::Setting(format!("{}: {e}", path.display()));
-    let value = json::parse(&read(path)?).map_err(|e| wrong(&e))?;
+    let mut value = json::parse(&read(path)?).map_err(|e| wrong(&e))?;
+    let mut unread = Vec::new();
+    if let (true, Some(settings)) = (is_doctor, value.as_object_mut()) {
+        settings.retain(|name, value| {
+            let alone = SettingsFile::read(&serde_json::Value::from_iter([(name.clone(), value.clone())]));
+            unread.extend(alone.as_ref().err().map(|e| wrong(e).to_string()));
+            alone.is_ok()
+        });
+    }
     let mut given = SettingsFile::read(&value).map_err(|e| wrong(&e))?;
+    given.unread = unread;
+    void(&value, "", &mut given.void);
     let folder = path.parent().unwrap_or(Path::new(""));
     for path in [&mut given.root, &mut given.state_dir, &mut given.slot].into_iter().flatten() {
         *path = folder.join(&path);

@@ -39,6 +39,10 @@ pub(super) struct SettingsFile {
     pub(super) facts_program: Option<Program>,
     pub(super) receipts: Option<ReceiptSetting>,
     pub(super) gate: Option<GateSetting>,
+    /// What is empty or zero in the file.
+    pub(super) void: Vec<String>,
+    /// What was left out, since it cannot be read.
+    pub(super) unread: Vec<String>,
 }
 
 impl SettingsFile {
@@ -71,6 +75,8 @@ impl SettingsFile {
                 facts_program: fields.optional_part("facts_program", Program::read)?,
                 receipts: fields.optional_part("receipts", ReceiptSetting::read)?,
                 gate: fields.optional_part("gate", GateSetting::read)?,
+                void: Vec::new(),
+                unread: Vec::new(),
             })
         })
     }

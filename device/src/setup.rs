@@ -1,6 +1,7 @@
 //! The settings of installers, trials, policy, polling and network, as they are written in the settings file.
 
-use std::os::unix::fs::FileTypeExt as _;
+use std::fs::Metadata;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,10 +54,9 @@ impl Program {
         })
     }
 
-    /// What is wrong if it is not there, or has no time.
+    /// What is wrong if it is not there.
     pub(super) fn missing(&self, setting: &str, folder: &Path) -> Option<String> {
-        let zero = || zero(&format!("{setting}.limit"), self.limit);
-        self.command(folder, HOOK).missing().map(|why| format!("{setting}: {why}")).or_else(zero)
+        self.command(folder, HOOK).missing().map(|why| format!("{setting}: {why}"))
     }
 
     /// The program, in the folder of the settings file.
@@ -97,6 +97,17 @@ impl InstallerSetting {
                 }
             })
         })
+    }
+
+    /// The slots.
+    pub(super) fn places(&self, folder: &Path) -> Vec<PathBuf> {
+        match self {
+            Self::File { path } => vec![folder.join(path)],
+            Self::Slots { images, .. } => {
+                images.iter().flat_map(|image| [folder.join(&image.a), folder.join(&image.b)]).collect()
+            }
+            Self::Command { .. } | Self::Directory { .. } => Vec::new(),
+        }
     }
 
     /// What cannot work: programs and places that are not there.
@@ -167,9 +178,43 @@ pub(super) fn of_kernel(path: &Path) -> bool {
     ["/proc", "/sys"].iter().any(|folder| real.starts_with(folder))
 }
 
-/// What is wrong with a time of zero where zero cannot work.
-fn zero(setting: &str, time: Option<Duration>) -> Option<String> {
-    time.filter(Duration::is_zero).map(|_| format!("{setting} is 0s: set at least 1s, or leave it out"))
+/// Adds what is wrong with empty texts, and with times of zero where zero cannot work.
+pub(super) fn void(value: &Value, at: &str, found: &mut Vec<String>) {
+    if let Value::Array(values) = value {
+        return values.iter().filter(|value| value.is_object()).for_each(|value| void(value, at, found));
+    }
+    for (name, value) in value.as_object().into_iter().flatten() {
+        let at = if at.is_empty() { name.clone() } else { format!("{at}.{name}") };
+        let is_time = matches!(name.as_str(), "limit" | "within" | "every" | "interval" | "per");
+        match value.as_str() {
+            Some("") => found.push(format!("{at} is empty: give it a value, or leave it out")),
+            Some(text) if is_time && text.parse::<Span>().is_ok_and(|span| Duration::from(span).is_zero()) => {
+                found.push(format!("{at} is {text}: set at least 1s, or leave it out"));
+            }
+            None if !matches!(at.as_str(), "facts" | "policy") => void(value, &at, found),
+            _ => {}
+        }
+    }
+}
+
+/// Why two slots, or a slot and the state folder, are one place: by path, as the same file, or as the same partition.
+pub(super) fn overlap(path: &Path, other: &Path) -> bool {
+    let real = |path: &Path| {
+        let parent = || Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?));
+        path.canonicalize().ok().or_else(parent).unwrap_or_else(|| path.to_owned())
+    };
+    let (a, b) = (real(path), real(other));
+    let is_same = |a: Metadata, b: Metadata| {
+        let device = |metadata: &Metadata| metadata.file_type().is_block_device().then(|| metadata.rdev());
+        match (device(&a), device(&b)) {
+            (Some(a), Some(b)) => a == b,
+            (Some(device), None) => b.is_dir() && b.dev() == device,
+            (None, Some(device)) => a.is_dir() && a.dev() == device,
+            (None, None) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
+        }
+    };
+    let both = a.metadata().ok().zip(b.metadata().ok());
+    a.starts_with(&b) || b.starts_with(&a) || both.is_some_and(|(a, b)| is_same(a, b))
 }
 
 /// A program that unpacks an artifact into a folder.
@@ -237,15 +282,14 @@ impl TrialSetting {
         })
     }
 
-    /// The programs that are not there, and times that cannot work.
+    /// The programs that are not there.
     pub(super) fn faults(&self, folder: &Path) -> Vec<String> {
         let health = match &self.health {
             Some(HealthSetting::Program(program)) => program.missing("trial.health", folder),
             _ => None,
         };
         let restart = self.restart.as_ref().and_then(|program| program.missing("trial.restart", folder));
-        let times = [zero("trial.within", self.within), zero("trial.every", self.every)];
-        health.into_iter().chain(restart).chain(times.into_iter().flatten()).collect()
+        health.into_iter().chain(restart).collect()
     }
 
     /// `otherwise` is the default for health; programs run in `folder`.
@@ -287,11 +331,6 @@ impl PollSetting {
                 first_within: fields.optional_parsed::<Span>("first_within")?.map(Into::into),
             })
         })
-    }
-
-    /// A time that cannot work.
-    pub(super) fn fault(self) -> Option<String> {
-        zero("poll.interval", self.interval)
     }
 
     pub(super) fn schedule(self) -> Schedule {
@@ -366,11 +405,6 @@ impl NetworkSetting {
                 allowance: fields.optional_part("allowance", AllowanceSetting::read)?,
             })
         })
-    }
-
-    /// A time that cannot work.
-    pub(super) fn fault(&self) -> Option<String> {
-        zero("network.allowance.per", self.allowance.map(|allowance| allowance.per))
     }
 
     /// A fetcher that uses `http` within the configured rate and allowance.

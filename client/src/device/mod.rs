@@ -457,9 +457,28 @@ impl Device {
     /// The channel's cohort map, listed by the channel's role and no other.
     fn cohorts(&mut self, profile: &Profile, channel: &Chain) -> Result<CohortMap, Error> {
         let path = layout::cohorts_path(&profile.channel);
-        let found = self.find(&path, channel)?;
+        let found = self.find(&path, channel).map_err(|e| self.other_channels(&profile.channel).unwrap_or(e))?;
         let bytes = self.document("cohorts.json", &found, MAX_LENGTH, None)?;
         CohortMap::parse(&bytes).map_err(|e| Error::BadDocument { path, reason: e.to_string() })
+    }
+
+    /// The channels that there are, the most similar first, if this one is none.
+    fn other_channels(&self, channel: &tidegate_model::name::Name) -> Option<Error> {
+        let mut channels = self.updater.trusted()?.delegated(&Chain::top());
+        if channels.is_empty() || channels.iter().any(|other| other == channel.as_str()) {
+            return None;
+        }
+        let same = |a: &mut dyn Iterator<Item = u8>, b: &mut dyn Iterator<Item = u8>| {
+            a.zip(b).take_while(|(a, b)| a == b).count()
+        };
+        channels.sort_by_cached_key(|other| {
+            let (a, b) = (channel.as_str(), other.as_str());
+            let alike = same(&mut a.bytes(), &mut b.bytes()) + same(&mut a.bytes().rev(), &mut b.bytes().rev());
+            a.len().max(b.len()).saturating_sub(alike)
+        });
+        channels.truncate(5);
+        let (path, channels) = (layout::cohorts_path(channel), channels.join(", "));
+        Some(Error::State(format!("{path}: there is no such channel: set channel to one that there is: {channels}")))
     }
 
     /// What the cohort's role offers, or why there is nothing.
@@ -856,6 +875,11 @@ impl Device {
     /// The device's time: that of its clock, or signed time if the clock is not plausible (see [`clock`](crate::clock)).
     pub fn now(&self) -> Instant {
         self.updater.now()
+    }
+
+    /// The newest signed time that the clock had reached: a clock before it is wrong.
+    pub fn remembered(&self) -> Instant {
+        self.updater.remembered()
     }
 
     /// The user's deferral. It is read each time, because the user may change it while this process runs.

@@ -98,13 +98,14 @@ fn well_formed(url: &str) -> Result<(), &'static str> {
     let authority = rest.strip_prefix("//").and_then(|rest| rest.split('/').next()).unwrap_or_default();
     let host = authority.rsplit('@').next().unwrap_or_default();
     let (name, port) = match host.strip_prefix('[').and_then(|host| host.split_once(']')) {
-        Some((name, port)) => (name, port.strip_prefix(':').or(port.is_empty().then_some("0"))),
-        None => host.split_once(':').map_or((host, Some("0")), |(name, port)| (name, Some(port))),
+        Some((name, port)) => (name, port.strip_prefix(':').or(port.is_empty().then_some("443"))),
+        None => host.split_once(':').map_or((host, Some("443")), |(name, port)| (name, Some(port))),
     };
     if name.is_empty() {
         return Err("it names no host");
     }
-    let is_port = |port: &str| port.bytes().all(|c| c.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    let is_port =
+        |port: &str| port.bytes().all(|c| c.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0);
     if port.is_some_and(is_port) { Ok(()) } else { Err("its port is none from 1 to 65535") }
 }
 
@@ -303,7 +304,8 @@ impl Updater {
         self.clock.is_set() && now >= self.remembered()
     }
 
-    fn remembered(&self) -> DateTime<Utc> {
+    /// The newest signed time that a plausible clock had reached.
+    pub(crate) fn remembered(&self) -> DateTime<Utc> {
         let stored = self.store.load(TIME, 20).ok().flatten();
         let text = stored.as_deref().and_then(|bytes| std::str::from_utf8(bytes).ok());
         text.and_then(time::parse).unwrap_or(DateTime::<Utc>::MIN_UTC)

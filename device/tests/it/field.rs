@@ -102,15 +102,18 @@ fn a_mounted_slot_is_written_once_it_is_free() {
 #[test]
 fn read_only_state_is_told_and_does_not_stop_a_check() {
     let bench = bench();
+    bench.set(&json!({"poll": {"interval": "1s", "first_within": "0s"}}));
     let script = r"
         set -e; mkdir state; mount -t tmpfs -o size=8m t state; $program check -q; mount -o remount,ro state; echo ready
-        $program check 2>&1; $program explain 2>&1; $program status; ! $program install 2>&1; mount -o remount,rw state
+        $program check 2>&1; $program explain 2>&1; $program status; ! $program install 2>&1
+        timeout 2 $program run > log 2>&1 || :; grep -c ^failed: log; mount -o remount,rw state
         $program install
     ";
     let Some(text) = with_mounts(&bench, script) else { return };
     assert!(text.starts_with("warning: ") && text.contains("install 1.2.0 (sequence 12): image.bin\nnext: "), "{text}");
     assert_eq!(text.matches("state cannot be written: what is found now is not kept").count(), 3, "{text}");
     assert!(text.contains("\nremark       ") && text.contains("\nhelp: make the state folder writable"), "{text}");
+    assert!(text.contains("\n1\n"), "the agent spins: {text}");
     assert!(text.ends_with("installed 1.2.0 (sequence 12)\n"), "{text}");
 }
 
@@ -259,6 +262,10 @@ fn install_waits_for_health_and_asks_for_a_restart() {
 fn settings_that_cannot_work_are_refused() {
     let bench = bench();
     let good: Value = serde_json::from_slice(&fs::read(bench.path("device.json")).unwrap()).unwrap();
+    let slots = |a: &str, b: &str| json!({"kind": "slots", "images": [{"a": a, "b": b}], "boot": ["./hook"]});
+    let none = json!({"program": ["true"], "limit": "0s"});
+    std::os::unix::fs::symlink("slot.a", bench.path("link")).unwrap();
+    fs::hard_link(bench.path("slot.a"), bench.path("hard")).unwrap();
     let unpack = |words: Value| json!({"kind": "directory", "path": ".", "unpack": words});
     for (more, expected) in [
         (json!({"slot": "slot"}), "either slot or installer"),
@@ -285,6 +292,25 @@ fn settings_that_cannot_work_are_refused() {
         (json!({"installer": {"kind": "file", "path": "/proc/version"}}), "/proc/version belongs to the kernel"),
         (json!({"installer": {"kind": "file", "path": "/dev/null"}}), "/dev/null is neither a file nor a partition"),
         (json!({"installer": {"kind": "directory", "path": "/proc"}}), "installer.path: /proc belongs to the kernel"),
+        (json!({"state_dir": ""}), "state_dir is empty: give it a value"),
+        (json!({"repository": ""}), "repository is empty"),
+        (json!({"channel": ""}), "channel"),
+        (json!({"facts_file": ""}), "facts_file is empty"),
+        (json!({"installer": slots("slot.a", "")}), "installer.images.b is empty"),
+        (json!({"receipts": {"to": {"program": none}, "key": "key"}}), "receipts.to.program.limit is 0s"),
+        (
+            json!({"gate": {"attestor": {"kind": "command", "program": none, "gives": "ear"}}}),
+            "gate.attestor.program.limit is 0s",
+        ),
+        (
+            json!({"network": {"authorization": {"program": none, "server": "https://example.com"}}}),
+            "network.authorization.program.limit is 0s",
+        ),
+        (json!({"installer": slots("slot.a", "./slot.a")}), "slot.a are the same place: name another slot"),
+        (json!({"installer": slots("slot.a", "link")}), "link are the same place"),
+        (json!({"installer": slots("slot.a", "hard")}), "hard are the same place"),
+        (json!({"state_dir": "slot.a/state"}), "slot.a share a place: name another state folder"),
+        (json!({"installer": slots("slot.a", "state/slot.b")}), "state/slot.b share a place"),
     ] {
         fs::write(bench.path("device.json"), good.to_string()).unwrap();
         bench.set(&more);
@@ -331,8 +357,21 @@ fn the_doctor_names_what_is_wrong() {
     fs::rename(bench.path("away"), bench.path("repository")).unwrap();
     // What cannot be used stops no other check.
     bench.set(&json!({"network": {"ca": "none.pem"}}));
-    assert!(part("settings")["message"].as_str().unwrap().contains("none.pem") && part("clock")["ok"] == true);
-    bench.set(&json!({"network": null}));
+    assert!(part("settings")["message"].as_str().unwrap().contains("none.pem") && part("hooks")["ok"] == true);
+    assert!(part("network")["message"].as_str().unwrap().starts_with("not checked") && part("state")["ok"] == true);
+    let good: Value = serde_json::from_slice(&fs::read(bench.path("device.json")).unwrap()).unwrap();
+    bench.set(&json!({"network": null, "root": "none.json", "polls": 1, "trial": {"boots": 0}}));
+    let wrong = part("settings")["message"].as_str().unwrap().to_owned();
+    assert!(["none.json", "polls", "trial.boots"].iter().all(|name| wrong.contains(name)), "{wrong}");
+    assert!(part("hooks")["ok"] == true && part("space")["ok"] == true && part("network")["ok"] == false);
+    fs::write(bench.path("device.json"), good.to_string()).unwrap();
+    bench.set(&json!({"network": null, "channel": "stabel"}));
+    assert_eq!(
+        part("network")["message"],
+        "stabel/cohorts.json: there is no such channel: set channel to one that there is: stable"
+    );
+    assert!(said(&bench, &["check"]).contains("set channel to one that there is: stable"));
+    bench.set(&json!({"channel": "stable"}));
     fs::rename(bench.path("state"), bench.path("state.aside")).unwrap();
     fs::write(bench.path("state"), "").unwrap();
     assert!(part("state")["ok"] == false && part("hooks")["ok"] == true && part("network")["ok"] == true);
@@ -341,4 +380,82 @@ fn the_doctor_names_what_is_wrong() {
     fs::create_dir_all(bench.path("state")).unwrap();
     fs::write(bench.path("state/device"), "device-9").unwrap();
     assert!(part("state")["message"].as_str().unwrap().contains("that of device device-9"));
+}
+
+/// A proxy of the settings is a setting; one of the environment is met by what goes through it.
+#[test]
+fn a_proxy_that_cannot_be_used_stops_what_goes_through_it() {
+    let bench = bench();
+    let said = |command: &str| {
+        let out = bench.command(&[command]).env("http_proxy", "http://proxy:notaport").output().unwrap();
+        let text = [out.stdout, out.stderr].concat();
+        (out.status.code(), String::from_utf8(text).unwrap())
+    };
+    assert_eq!(said("check").0, Some(0));
+    bench.set(&json!({"repository": "http://127.0.0.1:9/"}));
+    let (code, text) = said("check");
+    assert!(code != Some(0) && text.contains(": the proxy http://"), "{text}");
+    assert_eq!(said("status").0, Some(0));
+    bench.set(&json!({"repository": "http://127.0.0.1:0/"}));
+    let (code, text) = said("check");
+    assert!(code == Some(1) && text.contains("its port is none from 1 to 65535"), "{text}");
+    bench.set(&json!({"repository": "repository", "network": {"proxy": "http://proxy:notaport"}}));
+    let (code, text) = said("status");
+    assert!(code == Some(2) && text.contains("network.proxy"), "{text}");
+}
+
+/// That UTC is assumed is said, and no fault. Needs root.
+#[test]
+fn a_system_without_a_zone_has_utc_with_a_remark() {
+    let bench = bench();
+    bench.set(&json!({"policy": {"windows": ["mon 01:00 - 02:00"], "time_zone": "system"}}));
+    let script = "set -e; unset TZ TZDIR; mount -t tmpfs t /etc; echo ready; $program check -q 2>&1; $program doctor";
+    let Some(text) = with_mounts(&bench, script) else { return };
+    assert!(
+        text.contains("ok    settings  they can be used; policy.time_zone: the system sets no time zone"),
+        "{text}"
+    );
+}
+
+/// The state folder belongs to another user: what is said names that, and the agent does not spin.
+#[test]
+fn a_state_folder_without_permission_is_told() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    use std::os::unix::process::CommandExt as _;
+    let bench = bench();
+    bench.set(&json!({"poll": {"interval": "1s", "first_within": "0s"}}));
+    bench.run(&["check", "-q"]);
+    let allow = |mode| fs::Permissions::from_mode(mode);
+    fs::set_permissions(bench.path(""), allow(0o777)).unwrap();
+    fs::set_permissions(bench.path("state"), allow(0)).unwrap();
+    let command = |word: &str| {
+        let mut command = bench.command(&[word]);
+        if fs::metadata("/proc/self").unwrap().uid() == 0 {
+            command.uid(65534);
+        }
+        command
+    };
+    let said = |word: &str| {
+        let out = command(word).output().unwrap();
+        (out.status.code(), String::from_utf8([out.stdout, out.stderr].concat()).unwrap())
+    };
+    for word in ["check", "status", "install"] {
+        let (code, text) = said(word);
+        assert!(
+            code == Some(1) && text.contains("state") && text.contains("help: give this user the permission"),
+            "{text}"
+        );
+    }
+    let (code, text) = said("doctor");
+    assert!(code == Some(1) && text.contains("FAIL  state") && text.contains("help: give this user"), "{text}");
+    assert!(text.contains("ok    network   install 1.2.0"), "{text}");
+    let mut agent = command("run");
+    agent.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let mut agent = agent.spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    agent.kill().unwrap();
+    let out = agent.wait_with_output().unwrap();
+    let text = String::from_utf8([out.stdout, out.stderr].concat()).unwrap();
+    assert_eq!(text.matches("ermission denied").count(), 1, "{text}");
+    fs::set_permissions(bench.path("state"), allow(0o700)).unwrap();
 }

@@ -307,6 +307,10 @@ mod tests {
         assert_eq!(of(&both, "https://host/"), Ok(Some("b:80".into())));
         assert_eq!(of(&both[..1], "https://host/"), Ok(None));
         assert_eq!(of(&[("http_proxy", ""), ("ALL_PROXY", "c:3")], "http://host/"), Ok(Some("c:3".into())));
+        // One that cannot be used stops what goes through it, and nothing else.
+        let one = [("http_proxy", "http://a:1"), ("https_proxy", "http://b:notaport")];
+        assert_eq!(of(&one, "http://host/"), Ok(Some("a:1".into())));
+        assert!(of(&one, "https://host/").unwrap_err().contains(": the proxy http://"));
         for good in ["http://a", "a:3128", "http://user:pass@a:8/", "http://[::1]:8", "http://[::1]"] {
             assert!(good.parse::<ProxyUrl>().is_ok(), "{good}");
         }
