@@ -8,7 +8,7 @@ use std::path::Path;
 use chrono::{DateTime, Datelike as _, NaiveDate};
 
 use crate::disk::read_regular;
-use tidegate_model::time::Instant;
+use tidegate_model::time::UtcTime;
 
 /// Where systems keep zone files.
 const FOLDERS: [&str; 3] = ["/usr/share/zoneinfo", "/usr/lib/zoneinfo", "/etc/zoneinfo"];
@@ -135,7 +135,7 @@ impl Zone {
     }
 
     /// How far local time is ahead of UTC, in minutes.
-    pub fn offset(&self, at: Instant) -> i64 {
+    pub fn offset(&self, at: UtcTime) -> i64 {
         let at = at.timestamp();
         let next = self.changes.partition_point(|(change, _)| *change <= at);
         let before = next.checked_sub(1).and_then(|last| self.changes.get(last));

@@ -11,7 +11,7 @@ use lexopt::prelude::*;
 use tidegate_model::facts::TypedFact;
 use tidegate_model::gate::Attestation;
 use tidegate_model::span::Span;
-use tidegate_model::time::{self, Instant};
+use tidegate_model::time::{self, UtcTime};
 use tidegate_model::version::{self, Version};
 
 /// A command with its options.
@@ -21,7 +21,7 @@ pub(super) struct Arguments {
     pub(super) config: Option<PathBuf>,
     pub(super) given: SettingsFile,
     pub(super) facts: Vec<TypedFact>,
-    pub(super) at: Option<Instant>,
+    pub(super) at: Option<UtcTime>,
     /// How long to defer a release.
     pub(super) time: Option<Duration>,
     /// The release to let out of quarantine.

@@ -13,7 +13,7 @@ use tidegate_client::Error;
 use tidegate_client::clock::{BUILT, Clock as _, SystemClock};
 use tidegate_client::device::Device;
 use tidegate_client::store::{DirStore, StoreError};
-use tidegate_model::time::{self, Instant};
+use tidegate_model::time::{self, UtcTime};
 
 /// What was found of a part of the device.
 #[derive(Serialize)]
@@ -124,7 +124,7 @@ fn space(device: &Device, reserve: u64) -> Found {
 }
 
 /// `signed` is the newest signed time that the clock had reached.
-fn clock(now: Instant, signed: Instant) -> Found {
+fn clock(now: UtcTime, signed: UtcTime) -> Found {
     // The date of the build may be the wrong one.
     if now > BUILT + USED {
         return Ok(format!("{}: set it if it is wrong, this program was built 15 years before", time::format(now)));
@@ -167,7 +167,7 @@ mod tests {
         // Which of both is wrong is not known, so the device works.
         let future = clock(time::parse("2099-01-01T00:00:00Z").unwrap(), BUILT).unwrap();
         assert!(future.contains("set it if it is wrong"), "{future}");
-        let past = clock(time::parse("1970-01-01T00:00:00Z").unwrap(), Instant::MIN_UTC).unwrap_err().0;
+        let past = clock(time::parse("1970-01-01T00:00:00Z").unwrap(), UtcTime::MIN_UTC).unwrap_err().0;
         assert!(past.contains("before this program"), "{past}");
         let behind = clock(BUILT + hour, BUILT + hour * 2).unwrap_err().0;
         assert!(behind.contains("was signed before"), "{behind}");

@@ -22,7 +22,7 @@ use tidegate_client::clock::{BUILT, Clock as _, FlooredClock, SystemClock};
 use tidegate_client::retry::{Retry, jitter};
 use tidegate_client::state::Machine;
 use tidegate_client::store::StoreError;
-use tidegate_model::time::Instant;
+use tidegate_model::time::UtcTime;
 
 /// The time between two requests for a restart.
 const RESTART: Duration = Duration::from_secs(600);
@@ -152,7 +152,7 @@ fn cycle(
 }
 
 /// The pause after a failure, if there was one.
-fn pause(next: &Result<Next, Error>, machine: &Machine, now: Instant) -> Option<Duration> {
+fn pause(next: &Result<Next, Error>, machine: &Machine, now: UtcTime) -> Option<Duration> {
     let left = (machine.again_at()? - now).to_std().ok();
     // A time beyond the longest pause is from a clock that was ahead.
     let left = left.filter(|left| *left <= LONGEST).map(|left| left.max(LOCKED));
@@ -170,7 +170,7 @@ fn may_send(next: &Result<Next, Error>) -> bool {
 }
 
 /// The time until an instant, with a minimum, so that no error makes this loop spin.
-fn remaining(until: Option<Instant>) -> Duration {
+fn remaining(until: Option<UtcTime>) -> Duration {
     let Some(until) = until else { return Duration::MAX };
     let now = FlooredClock::new(SystemClock::new(), BUILT).now();
     let moment = Retry { times: 0, first: Duration::from_secs(2), longest: Duration::from_secs(2) }.pause(1, jitter());

@@ -10,7 +10,7 @@ use super::decision::{
 };
 use super::manifest::Urgency;
 use super::rollout::{Offer, Ramp, Stage};
-use super::time::{self, Instant};
+use super::time::{self, UtcTime};
 use super::version::Version;
 use crate::prelude::*;
 
@@ -19,7 +19,7 @@ use crate::prelude::*;
 pub struct Explanation {
     /// The instant it is for.
     #[serde(with = "time::text")]
-    pub at: Instant,
+    pub at: UtcTime,
     /// The device.
     pub device: Profile,
     /// Its cohort.
@@ -30,7 +30,7 @@ pub struct Explanation {
     pub outcome: Outcome,
     /// When the outcome will change without a new offer, if it will.
     #[serde(with = "time::optional_text")]
-    pub changes: Option<Instant>,
+    pub changes: Option<UtcTime>,
 }
 
 /// An offer with the decision on it.
@@ -62,9 +62,9 @@ pub struct Circumstances<'a> {
     /// Its cohort.
     pub choice: &'a CohortChoice,
     /// The instant to decide for.
-    pub now: Instant,
+    pub now: UtcTime,
     /// The instant for what closes; see [`Inputs::latest`].
-    pub latest: Instant,
+    pub latest: UtcTime,
     /// Releases that failed on this device.
     pub quarantined: &'a [Quarantined],
 }
@@ -117,7 +117,7 @@ impl ExplainedOffer {
         &self.through.last().unwrap_or(self).decision.outcome
     }
 
-    fn changes(&self) -> Option<Instant> {
+    fn changes(&self) -> Option<UtcTime> {
         self.through.last().unwrap_or(self).decision.changes
     }
 

@@ -36,7 +36,7 @@ use super::delivery::Delivery;
 use super::digest::Digest;
 use super::layout::Location;
 use super::name::{ArtifactName, HardwareId, Name, Text};
-use super::time::{self, Instant};
+use super::time::{self, UtcTime};
 use super::version::{Version, VersionRange};
 use crate::prelude::*;
 
@@ -67,7 +67,7 @@ pub struct Manifest {
     pub channel: Name,
     /// When the manifest was made.
     #[serde(with = "time::text")]
-    pub created: Instant,
+    pub created: UtcTime,
     /// The origin of the artifacts.
     pub build: Build,
     /// The urgency.

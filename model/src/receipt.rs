@@ -36,7 +36,7 @@ use super::digest::Digest;
 use super::explanation::ExplainedOffer;
 use super::name::{DeviceId, HardwareId, Name, Text};
 use super::rollout::MAX_OFFERS;
-use super::time::{self, Instant};
+use super::time::{self, UtcTime};
 use super::version::Version;
 use crate::prelude::*;
 use tidegate_tuf::fields::{quoted, text, whole};
@@ -76,7 +76,7 @@ pub struct Receipt {
     /// The reason, in one line of at most [`MAX_REASON`] printable ASCII characters.
     pub reason: Option<Text>,
     /// The time by the device's clock.
-    pub at: Instant,
+    pub at: UtcTime,
     /// The version that the device ran previously.
     pub from: Version,
     /// The offers of the device's cohort, in order of preference, if the outcome is [`InstallResult::Offered`]. Those that do not

@@ -28,7 +28,7 @@ use super::decode::{
 };
 use super::digest::Digest;
 use super::position::{PPM, SPACE, percent};
-use super::time::{self, Instant};
+use super::time::{self, UtcTime};
 use super::version::{Version, VersionRange};
 use crate::prelude::*;
 
@@ -50,7 +50,7 @@ pub struct Offers {
     pub schema: SchemaVersion,
     /// When this list was made.
     #[serde(with = "time::text")]
-    pub assigned: Instant,
+    pub assigned: UtcTime,
     /// The offers, 1 to [`MAX_OFFERS`], each of another release.
     pub offers: Vec<Offer>,
     /// Fields that this version does not know.
@@ -73,7 +73,7 @@ pub struct Offer {
     pub stage: Stage,
     /// When the cohort was first offered the release, in this stage or an earlier one.
     #[serde(with = "time::text")]
-    pub since: Instant,
+    pub since: UtcTime,
     /// While this is set, no device starts to install it.
     pub paused: bool,
     /// The release and its bridges are not public: their manifests and artifacts are served by the gate of the cohort. Has no effect
@@ -85,7 +85,7 @@ pub struct Offer {
     pub ramp: Option<Ramp>,
     /// When the offer ends by itself; `None` if it does not.
     #[serde(with = "time::optional_text", skip_serializing_if = "Option::is_none")]
-    pub until: Option<Instant>,
+    pub until: Option<UtcTime>,
     /// Releases for devices whose version the release itself does not upgrade from.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub bridges: Vec<Bridge>,
@@ -148,7 +148,7 @@ pub struct Bridge {
 
 impl Offers {
     /// A list of offers, made at `assigned`.
-    pub fn new(assigned: Instant, offers: Vec<Offer>) -> Self {
+    pub fn new(assigned: UtcTime, offers: Vec<Offer>) -> Self {
         Offers { schema: SchemaVersion, assigned, offers, extra: Extra::new() }
     }
 
@@ -249,7 +249,7 @@ impl Offers {
 
 impl Offer {
     /// An offer to everyone at once, without bridges. `sha256` and `length` are those of the release's manifest.
-    pub fn new(release: Version, sequence: u64, (sha256, length): (Digest, u64), stage: Stage, since: Instant) -> Self {
+    pub fn new(release: Version, sequence: u64, (sha256, length): (Digest, u64), stage: Stage, since: UtcTime) -> Self {
         Offer {
             release,
             sequence,
@@ -294,7 +294,7 @@ impl Offer {
     }
 
     /// Whether the offer has ended by itself at `now`.
-    pub fn has_ended(&self, now: Instant) -> bool {
+    pub fn has_ended(&self, now: UtcTime) -> bool {
         self.until.is_some_and(|until| until <= now)
     }
 
@@ -382,9 +382,9 @@ fn read_bridge(mut fields: Fields<'_>) -> Result<Bridge, FieldError> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct Ramp {
     #[serde(with = "time::text")]
-    start: Instant,
+    start: UtcTime,
     #[serde(with = "time::text")]
-    end: Instant,
+    end: UtcTime,
     from: u32,
     to: u32,
 }
@@ -396,7 +396,7 @@ impl Ramp {
     /// # Errors
     ///
     /// Every invalid argument.
-    pub fn new(start: Instant, end: Instant, from: u32, to: u32) -> Result<Ramp, FormatError> {
+    pub fn new(start: UtcTime, end: UtcTime, from: u32, to: u32) -> Result<Ramp, FormatError> {
         let mut errors = Vec::new();
         let mut add = |at: &str, why: String| errors.push(FieldError::new(at, why));
         let ends = (time::from_seconds(start.timestamp()), time::from_seconds(end.timestamp()));
@@ -422,12 +422,12 @@ impl Ramp {
     }
 
     /// When it starts.
-    pub fn start(&self) -> Instant {
+    pub fn start(&self) -> UtcTime {
         self.start
     }
 
     /// When it ends.
-    pub fn end(&self) -> Instant {
+    pub fn end(&self) -> UtcTime {
         self.end
     }
 
@@ -442,7 +442,7 @@ impl Ramp {
     }
 
     /// How much is exposed at `now`.
-    pub fn exposure(&self, now: Instant) -> Exposure {
+    pub fn exposure(&self, now: UtcTime) -> Exposure {
         let elapsed = now.timestamp().saturating_sub(self.start.timestamp());
         let Ok(elapsed) = u128::try_from(elapsed) else { return Exposure::NOBODY };
         let part = self.base() + self.rise() * elapsed.min(self.duration());
@@ -451,7 +451,7 @@ impl Ramp {
 
     /// The first second at which a position within the cohort is exposed; `None` if the ramp ends before it.
     /// This is the exact inverse of [`Ramp::exposure`].
-    pub fn exposed_at(&self, position: u64) -> Option<Instant> {
+    pub fn exposed_at(&self, position: u64) -> Option<UtcTime> {
         // The least part for which floor(part * 2^64 / whole) exceeds the position.
         let part = ((u128::from(position) + 1) * self.whole()).div_ceil(SPACE);
         let missing = part.saturating_sub(self.base());

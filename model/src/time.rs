@@ -9,7 +9,7 @@ use super::span::Span;
 use crate::prelude::*;
 
 /// An instant in UTC. Where it enters the model, parts of a second are cut off.
-pub type Instant = DateTime<Utc>;
+pub type UtcTime = DateTime<Utc>;
 
 /// A text that is no instant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -21,42 +21,42 @@ pub struct TimeError(String);
 /// # Errors
 ///
 /// If the text has another form or names no instant.
-pub fn parse(text: &str) -> Result<Instant, TimeError> {
+pub fn parse(text: &str) -> Result<UtcTime, TimeError> {
     tidegate_tuf::time::parse(text).filter(|&instant| in_range(instant)).ok_or_else(|| TimeError(text.to_owned()))
 }
 
 /// Writes `YYYY-MM-DDTHH:MM:SSZ`.
-pub fn format(instant: Instant) -> String {
+pub fn format(instant: UtcTime) -> String {
     tidegate_tuf::time::format(instant)
 }
 
 /// The instant `seconds` after the start of 1970, as Unix counts time, if [`parse`] could have returned it.
-pub fn from_seconds(seconds: i64) -> Option<Instant> {
+pub fn from_seconds(seconds: i64) -> Option<UtcTime> {
     DateTime::from_timestamp(seconds, 0).filter(|&instant| in_range(instant))
 }
 
 /// The instant this long after another, at most the last that can be written.
-pub fn after(instant: Instant, time: Span) -> Instant {
+pub fn after(instant: UtcTime, time: Span) -> UtcTime {
     instant.checked_add_signed(time.delta()).filter(|&at| in_range(at)).or(from_seconds(LAST)).unwrap_or(instant)
 }
 
 /// The instant this long before another, at least the start of 1970.
-pub fn before(instant: Instant, time: Span) -> Instant {
+pub fn before(instant: UtcTime, time: Span) -> UtcTime {
     instant.checked_sub_signed(time.delta()).filter(|&at| in_range(at)).unwrap_or_default()
 }
 
 /// How long it is from one instant to a later one; zero if that is not later.
-pub fn between(from: Instant, until: Instant) -> Span {
+pub fn between(from: UtcTime, until: UtcTime) -> Span {
     Span::from_delta(until - from)
 }
 
 /// The instant without parts of a second.
-pub fn whole(instant: Instant) -> Instant {
+pub fn whole(instant: UtcTime) -> UtcTime {
     DateTime::from_timestamp(instant.timestamp(), 0).unwrap_or(instant)
 }
 
 /// Whether [`format()`] writes this instant so that [`parse`] reads it.
-pub(crate) fn in_range(instant: Instant) -> bool {
+pub(crate) fn in_range(instant: UtcTime) -> bool {
     (0..=LAST).contains(&instant.timestamp())
 }
 
@@ -67,7 +67,7 @@ const LAST: i64 = 253_402_300_799;
 pub mod text {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    use super::Instant;
+    use super::UtcTime;
     use crate::prelude::*;
 
     /// Writes an instant as text.
@@ -75,7 +75,7 @@ pub mod text {
     /// # Errors
     ///
     /// If the serializer fails.
-    pub fn serialize<S: Serializer>(instant: &Instant, serializer: S) -> Result<S::Ok, S::Error> {
+    pub fn serialize<S: Serializer>(instant: &UtcTime, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&super::format(*instant))
     }
 
@@ -84,7 +84,7 @@ pub mod text {
     /// # Errors
     ///
     /// If the deserializer fails or the text is not an instant.
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Instant, D::Error> {
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<UtcTime, D::Error> {
         let text = String::deserialize(deserializer)?;
         super::parse(&text).map_err(D::Error::custom)
     }
@@ -94,7 +94,7 @@ pub mod text {
 pub mod optional_text {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    use super::Instant;
+    use super::UtcTime;
     use crate::prelude::*;
 
     /// Writes an instant as text, or null.
@@ -103,7 +103,7 @@ pub mod optional_text {
     ///
     /// If the serializer fails.
     #[allow(clippy::ref_option, reason = "the signature that serde calls")]
-    pub fn serialize<S: Serializer>(instant: &Option<Instant>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub fn serialize<S: Serializer>(instant: &Option<UtcTime>, serializer: S) -> Result<S::Ok, S::Error> {
         match instant {
             Some(instant) => serializer.serialize_some(&super::format(*instant)),
             None => serializer.serialize_none(),
@@ -115,7 +115,7 @@ pub mod optional_text {
     /// # Errors
     ///
     /// If the deserializer fails or the text is not an instant.
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Instant>, D::Error> {
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<UtcTime>, D::Error> {
         let text = Option::<String>::deserialize(deserializer)?;
         text.map(|text| super::parse(&text)).transpose().map_err(D::Error::custom)
     }
@@ -130,10 +130,7 @@ mod tests {
         let at = |text| parse(text).unwrap();
         let (noon, day): (_, Span) = (at("2026-11-24T12:00:00Z"), "1d".parse().unwrap());
         assert_eq!((after(noon, day), before(noon, day)), (at("2026-11-25T12:00:00Z"), at("2026-11-23T12:00:00Z")));
-        assert_eq!(
-            (between(noon, after(noon, day)), between(after(noon, day), noon)),
-            (day, Span::default())
-        );
+        assert_eq!((between(noon, after(noon, day)), between(after(noon, day), noon)), (day, Span::default()));
         let long: Span = "365000d".parse().unwrap();
         let far = (0..9).fold(noon, |at, _| after(at, long));
         assert_eq!(

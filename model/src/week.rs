@@ -9,7 +9,7 @@ use core::str::FromStr;
 use chrono::{Datelike as _, NaiveTime, TimeDelta};
 use tidegate_tuf::fields::quoted;
 
-use super::time::Instant;
+use super::time::UtcTime;
 use crate::prelude::*;
 
 const DAY: u32 = 24 * 60;
@@ -31,26 +31,26 @@ pub struct WeeklyPeriod {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Occurrence {
     /// Its start.
-    pub from: Instant,
+    pub from: UtcTime,
     /// Its end.
-    pub until: Instant,
+    pub until: UtcTime,
 }
 
 impl WeeklyPeriod {
     /// The occurrence that contains `now`, or else the next one.
-    pub fn at_or_after(&self, now: Instant, offset: UtcOffset) -> Option<Occurrence> {
+    pub fn at_or_after(&self, now: UtcTime, offset: UtcOffset) -> Option<Occurrence> {
         self.occurrences(now, offset)
             .filter(|occurrence| now < occurrence.until)
             .min_by_key(|occurrence| occurrence.from)
     }
 
     /// Whether an occurrence contains `now`.
-    pub fn contains(&self, now: Instant, offset: UtcOffset) -> bool {
+    pub fn contains(&self, now: UtcTime, offset: UtcOffset) -> bool {
         self.at_or_after(now, offset).is_some_and(|occurrence| occurrence.from <= now)
     }
 
     /// The first start after `now`.
-    pub fn next_start(&self, now: Instant, offset: UtcOffset) -> Option<Instant> {
+    pub fn next_start(&self, now: UtcTime, offset: UtcOffset) -> Option<UtcTime> {
         self.occurrences(now, offset).map(|occurrence| occurrence.from).filter(|from| *from > now).min()
     }
 
@@ -70,7 +70,7 @@ impl WeeklyPeriod {
     }
 
     /// The occurrences of the last, this and the next week.
-    fn occurrences(&self, now: Instant, offset: UtcOffset) -> impl Iterator<Item = Occurrence> + '_ {
+    fn occurrences(&self, now: UtcTime, offset: UtcOffset) -> impl Iterator<Item = Occurrence> + '_ {
         let monday = now.checked_add_signed(offset.0).and_then(|local| {
             let day = local.date_naive();
             let monday = day.checked_sub_signed(TimeDelta::days(i64::from(day.weekday().num_days_from_monday())))?;
@@ -212,7 +212,7 @@ mod tests {
     use super::*;
     use crate::time;
 
-    fn at(text: &str) -> Instant {
+    fn at(text: &str) -> UtcTime {
         time::parse(text).unwrap()
     }
 
@@ -284,7 +284,7 @@ mod tests {
     #[test]
     fn instants_at_the_ends_of_time_do_no_harm() {
         let period = period("sun 23:59 - mon 00:01");
-        for now in [Instant::MIN_UTC, Instant::MAX_UTC] {
+        for now in [UtcTime::MIN_UTC, UtcTime::MAX_UTC] {
             period.contains(now, "+18:00".parse().unwrap());
             period.next_start(now, "-18:00".parse().unwrap());
         }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use tidegate_model::decision::{Installed, Outcome};
 use tidegate_model::name::{HardwareId, Name};
 use tidegate_model::position::RampOrder;
-use tidegate_model::time::{self, Instant};
+use tidegate_model::time::{self, UtcTime};
 use tidegate_model::version::Version;
 
 use super::delivery::Takers;
@@ -26,20 +26,20 @@ const PROGRESS: u64 = 4096;
 pub struct Window {
     /// The first instant.
     #[serde(with = "time::text")]
-    pub from: Instant,
+    pub from: UtcTime,
     /// How many hours from then on.
     pub hours: usize,
 }
 
 impl Window {
     /// The end of the hour with this number; 0 gives the beginning of the first.
-    pub fn instant(&self, hour: usize) -> Instant {
+    pub fn instant(&self, hour: usize) -> UtcTime {
         self.from + TimeDelta::hours(i64::try_from(hour).unwrap_or(i64::MAX / 3_600_000))
     }
 
     /// The hour of an instant, from 1; the instant that ends an hour belongs to it. 0 for the beginning or earlier, `None` after
     /// the end.
-    fn hour(&self, instant: Instant) -> Option<usize> {
+    fn hour(&self, instant: UtcTime) -> Option<usize> {
         let seconds = (instant - self.from).num_seconds();
         let hour = usize::try_from(seconds.max(0).unsigned_abs().div_ceil(3600)).ok()?;
         (hour <= self.hours).then_some(hour)
@@ -178,7 +178,7 @@ enum End {
     /// It has the release at the beginning.
     Has,
     /// It takes it, from this version.
-    Takes(Instant, Version),
+    Takes(UtcTime, Version),
     /// It never does, and why.
     Never(String),
 }
@@ -190,7 +190,7 @@ impl Way {
         class: &Class,
         (cohort, order): (usize, &RampOrder),
         sequence: u64,
-        from: Instant,
+        from: UtcTime,
     ) -> Result<Way> {
         let mut way = Way { end: End::Has, by_bridge: false, before: None };
         if class.profile.installed.sequence == sequence {
@@ -225,7 +225,7 @@ impl Way {
 }
 
 /// The first offer that a device takes from `now` on, and when.
-fn next<'a>(judgements: &'a [Judgement], order: &RampOrder, now: Instant) -> Option<(&'a JudgedOffer, Instant)> {
+fn next<'a>(judgements: &'a [Judgement], order: &RampOrder, now: UtcTime) -> Option<(&'a JudgedOffer, UtcTime)> {
     let ends = judgements.iter().skip(1).map(|next| Some(next.since)).chain([None]);
     judgements.iter().zip(ends).find_map(|(judgement, end)| judgement.taken(order, judgement.since.max(now), end))
 }

@@ -16,7 +16,7 @@ use tidegate_model::manifest::Manifest;
 use tidegate_model::name::Name;
 use tidegate_model::position::RampOrder;
 use tidegate_model::rollout::{Offer, Ramp};
-use tidegate_model::time::Instant;
+use tidegate_model::time::UtcTime;
 use tidegate_model::version::Version;
 
 use crate::fleet::{Class, Member};
@@ -42,7 +42,7 @@ pub struct OfferTimeline {
 #[derive(Debug, Clone)]
 pub struct Offering {
     /// From when on; until the cohort's next offering.
-    pub since: Instant,
+    pub since: UtcTime,
     /// What.
     pub given: Given,
 }
@@ -60,7 +60,7 @@ pub enum Given {
 #[derive(Debug, Clone)]
 pub struct Judgement {
     /// From when on.
-    pub since: Instant,
+    pub since: UtcTime,
     /// The offers, in order of preference.
     pub offers: Vec<JudgedOffer>,
     /// Why there are none.
@@ -76,17 +76,17 @@ pub struct JudgedOffer {
     pub outcome: Outcome,
     /// The release that it takes first.
     pub by_way_of: Option<Version>,
-    since: Instant,
+    since: UtcTime,
     ramp: Option<Ramp>,
     /// The sequences whose positions in the ramp hold a device back: of the release, then of the bridges to it.
     held: Vec<u64>,
     /// When the offer ends, and what a device does from then on.
-    end: Option<(Instant, Outcome)>,
+    end: Option<(UtcTime, Outcome)>,
 }
 
 impl Judgement {
     /// What a device does at an instant, and the offer that it is about, if any.
-    pub fn at(&self, order: &RampOrder, at: Instant) -> (Option<&JudgedOffer>, Cow<'_, Outcome>) {
+    pub fn at(&self, order: &RampOrder, at: UtcTime) -> (Option<&JudgedOffer>, Cow<'_, Outcome>) {
         let outcomes: Vec<_> = self.offers.iter().map(|offer| offer.outcome_at(order, at)).collect();
         let chosen = choose(outcomes.iter().map(AsRef::as_ref));
         let chosen = chosen.and_then(|index| self.offers.get(index).zip(outcomes.into_iter().nth(index)));
@@ -98,8 +98,8 @@ impl Judgement {
     }
 
     /// The first offer that a device takes from `from` on and before `until`, and when.
-    pub fn taken(&self, order: &RampOrder, from: Instant, until: Option<Instant>) -> Option<(&JudgedOffer, Instant)> {
-        let within = |at: &Instant| until.is_none_or(|until| *at < until);
+    pub fn taken(&self, order: &RampOrder, from: UtcTime, until: Option<UtcTime>) -> Option<(&JudgedOffer, UtcTime)> {
+        let within = |at: &UtcTime| until.is_none_or(|until| *at < until);
         let taken = self.offers.iter().filter_map(|offer| {
             let at = offer.taken_from(order)?.max(from);
             (within(&at) && !offer.has_ended(at)).then_some((offer, at))
@@ -116,7 +116,7 @@ impl Judgement {
 
 impl JudgedOffer {
     /// When the ramp reaches a device; `None` if it never does.
-    pub fn reached_at(&self, order: &RampOrder) -> Option<Instant> {
+    pub fn reached_at(&self, order: &RampOrder) -> Option<UtcTime> {
         let Some(ramp) = &self.ramp else { return Some(self.since) };
         let mut reached = self.held.iter().map(|sequence| ramp.exposed_at(order.position(*sequence)));
         reached.try_fold(self.since, |latest, reached| Some(latest.max(reached?)))
@@ -128,17 +128,17 @@ impl JudgedOffer {
     }
 
     /// Whether the offer has ended by itself at `now`.
-    fn has_ended(&self, now: Instant) -> bool {
+    fn has_ended(&self, now: UtcTime) -> bool {
         self.end.as_ref().is_some_and(|(until, _)| *until <= now)
     }
 
     /// From when on a device takes it, if it ever does.
-    fn taken_from(&self, order: &RampOrder) -> Option<Instant> {
+    fn taken_from(&self, order: &RampOrder) -> Option<UtcTime> {
         matches!(self.outcome, Outcome::Install { .. }).then(|| self.reached_at(order)).flatten()
     }
 
     /// What a device does with this offer at an instant.
-    pub fn outcome_at(&self, order: &RampOrder, at: Instant) -> Cow<'_, Outcome> {
+    pub fn outcome_at(&self, order: &RampOrder, at: UtcTime) -> Cow<'_, Outcome> {
         if let Some((_, outcome)) = self.end.as_ref().filter(|_| self.has_ended(at)) {
             return Cow::Borrowed(outcome);
         }
@@ -201,8 +201,8 @@ impl OfferTimeline {
         }
     }
 
-    fn judge_offer(&self, device: &Profile, choice: &CohortChoice, offer: &Offer, since: Instant) -> JudgedOffer {
-        let decided = |offer: &Offer, now: Instant| {
+    fn judge_offer(&self, device: &Profile, choice: &CohortChoice, offer: &Offer, since: UtcTime) -> JudgedOffer {
+        let decided = |offer: &Offer, now: UtcTime| {
             let approval = match self.approvals.get(&offer.sha256) {
                 Some(Ok(manifest)) => Approval::Manifest(manifest),
                 Some(Err(why)) => Approval::Contradicted(why),

@@ -9,7 +9,7 @@ use crate::clock::BootInfo;
 use crate::device::{Check, Release, Update};
 use crate::state::State;
 use crate::watch::Progress;
-use tidegate_model::time::Instant;
+use tidegate_model::time::UtcTime;
 
 /// The system beneath an agent.
 pub trait Host {
@@ -63,7 +63,7 @@ pub enum Permission {
     /// It is asked about again at the next check, or at this instant if it is earlier.
     NotNow {
         /// The instant.
-        until: Option<Instant>,
+        until: Option<UtcTime>,
     },
 }
 

@@ -31,7 +31,7 @@ use crate::policy::{Judgement, Step};
 use crate::retry::{Retry, jitter};
 use crate::state::{Attempt, Event, State, Tolerance};
 use tidegate_model::decision::Outcome;
-use tidegate_model::time::Instant;
+use tidegate_model::time::UtcTime;
 
 /// How an update is driven.
 #[derive(Debug, Clone)]
@@ -91,7 +91,7 @@ pub enum Next {
     Check {
         /// The instant.
         #[serde(with = "tidegate_model::time::optional_text")]
-        until: Option<Instant>,
+        until: Option<UtcTime>,
     },
     /// Resume the trial after a delay.
     Look {

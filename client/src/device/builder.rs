@@ -25,7 +25,7 @@ use tidegate_model::facts::Facts;
 use tidegate_model::gate::Attestation;
 use tidegate_model::name::{DeviceId, HardwareId, Name};
 use tidegate_model::receipt::SignedReceipt;
-use tidegate_model::time::Instant;
+use tidegate_model::time::UtcTime;
 use tidegate_model::version::Version;
 use tidegate_tuf::Limits;
 
@@ -290,7 +290,7 @@ impl DeviceBuilder {
     ///
     /// As for [`observe`](Self::observe), and [`Error::State`] if no release is waiting for installation, or the policy does not
     /// let users defer this one, or no longer.
-    pub fn defer(self, until: Instant) -> Result<Deferral, Error> {
+    pub fn defer(self, until: UtcTime) -> Result<Deferral, Error> {
         self.open_on(|_, folder| Ok(DirStore::observe(folder)))?.defer_pending(until)
     }
 

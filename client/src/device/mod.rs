@@ -68,7 +68,7 @@ use tidegate_model::receipt::{DeliveryCost, InstallResult, SignedReceipt};
 pub use tidegate_model::release::Release;
 use tidegate_model::rollout::{Offer, Offers};
 use tidegate_model::text::public_url;
-use tidegate_model::time::{self, Instant};
+use tidegate_model::time::{self, UtcTime};
 use tidegate_model::version::Version;
 use tidegate_tuf::Chain;
 use tidegate_tuf::hash::Checker;
@@ -271,7 +271,7 @@ impl Device {
     /// # Errors
     ///
     /// As for [`check`](Self::check), and [`Error::Setting`] if the facts name an unknown attestation.
-    pub fn explain(&mut self, facts: Option<Facts>, at: Option<Instant>) -> Result<Check, Error> {
+    pub fn explain(&mut self, facts: Option<Facts>, at: Option<UtcTime>) -> Result<Check, Error> {
         self.look();
         let own_facts = facts.unwrap_or_else(|| self.profile.own_facts.clone());
         let profile = Profile { own_facts, ..self.profile.clone() };
@@ -308,7 +308,7 @@ impl Device {
     }
 
     /// `thorough`: reads the manifest of every offer, also of those that cannot be taken now.
-    fn check_as(&mut self, profile: &Profile, at: Option<Instant>, thorough: bool) -> Result<Check, Error> {
+    fn check_as(&mut self, profile: &Profile, at: Option<UtcTime>, thorough: bool) -> Result<Check, Error> {
         self.updater.refresh()?;
         let channel = Chain::top().then(&layout::channel_role(&profile.channel));
         let map = self.cohorts(profile, &channel)?;
@@ -362,7 +362,7 @@ impl Device {
     }
 
     /// The release of an offer that waits for nothing but its ramp, if the policy waits for it.
-    fn waits_for(&self, offer: &ExplainedOffer, now: Instant) -> Option<Newer> {
+    fn waits_for(&self, offer: &ExplainedOffer, now: UtcTime) -> Option<Newer> {
         let at = self.reached_at(&offer.decision.outcome, now)?;
         let fits = |rule: &RuleOutcome| rule.verdict != Verdict::Fail || rule.rule == Rule::Ramp;
         let newer = || Newer { release: offer.release.clone(), sequence: offer.sequence, at };
@@ -370,7 +370,7 @@ impl Device {
     }
 
     /// When the ramp of an offer reaches the device, if the policy waits so long.
-    fn reached_at(&self, outcome: &Outcome, now: Instant) -> Option<Instant> {
+    fn reached_at(&self, outcome: &Outcome, now: UtcTime) -> Option<UtcTime> {
         match outcome {
             Outcome::Wait { until: Some(at), rule: Rule::Ramp, .. } => {
                 Some(*at).filter(|at| self.policy.waits_for(*at, now))
@@ -602,7 +602,7 @@ impl Device {
     }
 
     /// How the policy judges a step of an update, for the device that `profile` describes.
-    fn judge(&self, step: Step, update: &Update, profile: &Profile, now: Instant) -> Judgement {
+    fn judge(&self, step: Step, update: &Update, profile: &Profile, now: UtcTime) -> Judgement {
         let situation = Situation {
             step,
             now,
@@ -873,12 +873,12 @@ impl Device {
     }
 
     /// The device's time: that of its clock, or signed time if the clock is not plausible (see [`clock`](crate::clock)).
-    pub fn now(&self) -> Instant {
+    pub fn now(&self) -> UtcTime {
         self.updater.now()
     }
 
     /// The newest signed time that the clock had reached: a clock before it is wrong.
-    pub fn remembered(&self) -> Instant {
+    pub fn remembered(&self) -> UtcTime {
         self.updater.remembered()
     }
 
@@ -893,12 +893,12 @@ impl Device {
     /// # Errors
     ///
     /// [`Error::State`] if the policy does not let users defer this release, or no longer; [`Error::Store`] if it cannot be stored.
-    pub fn defer(&mut self, update: &Update, until: Instant) -> Result<Deferral, Error> {
+    pub fn defer(&mut self, update: &Update, until: UtcTime) -> Result<Deferral, Error> {
         self.defer_release(&update.release, update.urgency, until)
     }
 
     /// Postpones the installation of the release that waits for it.
-    fn defer_pending(mut self, until: Instant) -> Result<Deferral, Error> {
+    fn defer_pending(mut self, until: UtcTime) -> Result<Deferral, Error> {
         let nothing = || Error::State("no release is waiting to be installed: there is nothing to defer".into());
         let release = self.machine().state.pending().cloned().ok_or_else(nothing)?;
         let found = self.check_offline().ok().and_then(|check| check.update);
@@ -906,7 +906,7 @@ impl Device {
         self.defer_release(&release, found.map_or(Urgency::Normal, |update| update.urgency), until)
     }
 
-    fn defer_release(&self, release: &Release, urgency: Urgency, until: Instant) -> Result<Deferral, Error> {
+    fn defer_release(&self, release: &Release, urgency: Urgency, until: UtcTime) -> Result<Deferral, Error> {
         let Release { version, sequence, .. } = release.clone();
         if urgency == Urgency::Security && self.policy.is_overridden(policy::Rule::Deferral) {
             let why = format!("{version} is a security release, which policy.security_overrides lets nobody defer");
@@ -1289,7 +1289,7 @@ fn nothing(role: &str, profile: &Profile, error: Error) -> Result<String, Error>
     }
 }
 
-fn expired(role: &str, expires: Instant) -> String {
+fn expired(role: &str, expires: UtcTime) -> String {
     let expires = tidegate_tuf::time::format(expires);
     format!("role {role} expired at {expires}: it is renewed by tidegate refresh")
 }

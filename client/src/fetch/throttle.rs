@@ -13,7 +13,7 @@ use super::error::FetchError;
 use super::request::{Body, Fetch, Kind, Reply, Request};
 use crate::clock::{Clock, Monotonic, SystemClock};
 use crate::disk::{Disk, read_regular};
-use tidegate_model::time::{self, Instant};
+use tidegate_model::time::{self, UtcTime};
 use tidegate_tuf::fields::Fields;
 use tidegate_tuf::json;
 
@@ -171,7 +171,7 @@ struct Inner {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 struct Spent {
     #[serde(serialize_with = "time::text::serialize")]
-    since: Instant,
+    since: UtcTime,
     bytes: u64,
 }
 

@@ -34,7 +34,7 @@ use tidegate_model::decision::Verdict;
 use tidegate_model::facts::{FactValue, Facts};
 use tidegate_model::manifest::Urgency;
 use tidegate_model::span::Span;
-use tidegate_model::time::{self, Instant};
+use tidegate_model::time::{self, UtcTime};
 use tidegate_model::version::Version;
 use tidegate_model::week::{UtcOffset, WeeklyPeriod};
 use tidegate_tuf::fields::FieldError;
@@ -159,7 +159,7 @@ impl Policy {
     }
 
     /// Whether a release is skipped because a newer one reaches this device at `at`.
-    pub fn waits_for(&self, at: Instant, now: Instant) -> bool {
+    pub fn waits_for(&self, at: UtcTime, now: UtcTime) -> bool {
         at > now && at - now <= self.wait_for_newer
     }
 }
@@ -216,10 +216,10 @@ pub struct Deferral {
     pub sequence: u64,
     /// The time of the first deferral.
     #[serde(serialize_with = "time::text::serialize")]
-    pub since: Instant,
+    pub since: UtcTime,
     /// The end of the deferral.
     #[serde(serialize_with = "time::text::serialize")]
-    pub until: Instant,
+    pub until: UtcTime,
 }
 
 /// The step.
@@ -247,7 +247,7 @@ pub struct Situation<'a> {
     /// The step.
     pub step: Step,
     /// The instant to judge for.
-    pub now: Instant,
+    pub now: UtcTime,
     /// The release's sequence.
     pub sequence: u64,
     /// The release's urgency.
@@ -272,7 +272,7 @@ pub struct Newer {
     pub sequence: u64,
     /// When its ramp reaches this device.
     #[serde(serialize_with = "time::text::serialize")]
-    pub at: Instant,
+    pub at: UtcTime,
 }
 
 /// A rule of the policy. The ids are stable.
@@ -322,7 +322,7 @@ pub struct RuleOutcome {
     pub verdict: Verdict,
     /// When a failed rule will pass without a change, if that is known.
     #[serde(with = "time::optional_text")]
-    pub until: Option<Instant>,
+    pub until: Option<UtcTime>,
     /// Why, as a sentence without a full stop.
     pub why: String,
 }
@@ -344,7 +344,7 @@ impl Judgement {
     }
 
     /// When every failed rule will pass, if that is known for all of them.
-    pub fn until(&self) -> Option<Instant> {
+    pub fn until(&self) -> Option<UtcTime> {
         self.failed().map(|rule| rule.until).try_fold(None, |latest, until| Some(latest.max(Some(until?)))).flatten()
     }
 
@@ -398,7 +398,7 @@ pub fn judge(policy: &Policy, situation: &Situation<'_>) -> Judgement {
 
 enum Found {
     Pass(String),
-    Fail(Option<Instant>, String),
+    Fail(Option<UtcTime>, String),
     NotApplicable(String),
 }
 
@@ -413,7 +413,7 @@ fn windows(policy: &Policy, situation: &Situation<'_>) -> Found {
         Ok(local) => local,
         Err(why) => return Found::Fail(None, format!("the maintenance windows cannot be placed: {why}")),
     };
-    let open = |at: Instant| policy.windows.iter().find(|window| window.contains(at, local(at)));
+    let open = |at: UtcTime| policy.windows.iter().find(|window| window.contains(at, local(at)));
     if let Some(window) = open(situation.now) {
         return Found::Pass(format!("inside the maintenance window {window}"));
     }
@@ -427,14 +427,14 @@ fn windows(policy: &Policy, situation: &Situation<'_>) -> Found {
 }
 
 /// The first minute after `now`, which is outside, that is inside a window.
-fn next_start(windows: &[WeeklyPeriod], now: Instant, local: &dyn Fn(Instant) -> UtcOffset) -> Option<Instant> {
+fn next_start(windows: &[WeeklyPeriod], now: UtcTime, local: &dyn Fn(UtcTime) -> UtcOffset) -> Option<UtcTime> {
     let mut from = now;
     // A window may fall into an hour that the clock skips.
     for _ in 0..3 {
         let near = windows.iter().filter_map(|window| window.next_start(from, local(from))).min()?;
         // Until then the clock may change, by a few hours at most.
         let around = (-180..=180).filter_map(|minutes| near.checked_add_signed(TimeDelta::minutes(minutes)));
-        let is_open = |at: &Instant| *at > now && windows.iter().any(|window| window.contains(*at, local(*at)));
+        let is_open = |at: &UtcTime| *at > now && windows.iter().any(|window| window.contains(*at, local(*at)));
         if let Some(at) = around.into_iter().find(is_open) {
             return Some(at);
         }
@@ -445,7 +445,7 @@ fn next_start(windows: &[WeeklyPeriod], now: Instant, local: &dyn Fn(Instant) ->
 
 /// The offset from UTC at each instant: by the time zone, by the fact `utc-offset`, or by the setting. A fact that is not an offset tells that
 /// something is wrong, so no other offset is used in its place.
-fn local<'a>(policy: &'a Policy, facts: &Facts) -> Result<Box<dyn Fn(Instant) -> UtcOffset + 'a>, String> {
+fn local<'a>(policy: &'a Policy, facts: &Facts) -> Result<Box<dyn Fn(UtcTime) -> UtcOffset + 'a>, String> {
     if let Some(zone) = &policy.zone {
         let zone = zone.as_ref().map_err(String::clone)?;
         return Ok(Box::new(|at| UtcOffset::of_minutes(zone.offset(at)).unwrap_or_default()));

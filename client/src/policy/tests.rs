@@ -6,7 +6,7 @@ fn policy(json: serde_json::Value) -> Policy {
     serde_json::from_value(json).unwrap()
 }
 
-fn at(text: &str) -> Instant {
+fn at(text: &str) -> UtcTime {
     time::parse(text).unwrap()
 }
 

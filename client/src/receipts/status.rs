@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use tidegate_model::time::{self, Instant};
+use tidegate_model::time::{self, UtcTime};
 
 /// The status of a device's receipts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -23,7 +23,7 @@ pub struct ReceiptStatus {
     pub problem: Option<String>,
     /// The earliest time of the next attempt.
     #[serde(skip_serializing_if = "Option::is_none", with = "time::optional_text")]
-    pub until: Option<Instant>,
+    pub until: Option<UtcTime>,
 }
 
 /// One line, e.g. `3 pending; sending failed 2 times in a row, the last: no connection`.

@@ -9,7 +9,7 @@ use super::{Attempt, Begun, Machine, State};
 use crate::install::Place;
 use crate::store::Keep;
 use tidegate_model::release::Release;
-use tidegate_model::time::{self, Instant};
+use tidegate_model::time::{self, UtcTime};
 use tidegate_tuf::fields::{FieldError, Fields};
 
 #[derive(Default, Serialize)]
@@ -27,7 +27,7 @@ pub(super) struct Form {
     #[serde(skip_serializing_if = "Option::is_none")]
     since: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none", with = "time::optional_text")]
-    until: Option<Instant>,
+    until: Option<UtcTime>,
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]

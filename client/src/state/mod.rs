@@ -38,7 +38,7 @@ use serde::Serialize;
 
 use crate::install::Place;
 use tidegate_model::release::Release;
-use tidegate_model::time::{self, Instant};
+use tidegate_model::time::{self, UtcTime};
 
 /// The longest reason in a state, in bytes.
 const MAX_WHY: usize = 1000;
@@ -52,7 +52,7 @@ pub struct Machine {
     pub failures: u32,
     /// When a failed restart is repeated.
     #[serde(skip_serializing_if = "Option::is_none", with = "time::optional_text")]
-    pub restart: Option<Instant>,
+    pub restart: Option<UtcTime>,
     /// How many installations of one release were attempted. A release that stays needs no other.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub begun: Option<Begun>,
@@ -79,7 +79,7 @@ pub enum State {
     /// There is work to do, but not now.
     Waiting {
         /// When to check again at the latest; `None` for the next regular check.
-        until: Option<Instant>,
+        until: Option<UtcTime>,
         /// Why.
         why: String,
         /// The release that the device's own policy delays, if that is the reason.
@@ -183,7 +183,7 @@ pub enum Event {
     /// There is a release to install, but its rules or the device's policy delay it.
     Hold {
         /// Until when, if that is known.
-        until: Option<Instant>,
+        until: Option<UtcTime>,
         /// Why.
         why: String,
         /// The release that the device's own policy delays, if that is the reason.
@@ -209,7 +209,7 @@ pub enum Event {
     /// A temporary failure.
     Failed {
         /// When to retry.
-        until: Instant,
+        until: UtcTime,
         /// What.
         why: String,
     },
@@ -374,7 +374,7 @@ impl Machine {
     }
 
     /// When the work that failed last is tried again.
-    pub fn again_at(&self) -> Option<Instant> {
+    pub fn again_at(&self) -> Option<UtcTime> {
         match &self.state {
             State::Waiting { until, .. } if self.failures > 0 => *until,
             _ => self.restart,

@@ -10,7 +10,7 @@ fn attempt() -> Attempt {
     Attempt { release: release(2), before: Some("a".into()) }
 }
 
-fn noon() -> Instant {
+fn noon() -> UtcTime {
     time::parse("2026-01-05T12:00:00Z").unwrap()
 }
 

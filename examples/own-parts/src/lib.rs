@@ -18,7 +18,7 @@ use tidegate_client::install::{Artifact, InstallError, Installer, Place};
 use tidegate_client::model::condition::Condition;
 use tidegate_client::model::facts::Facts;
 use tidegate_client::model::span::Span;
-use tidegate_client::model::time::{self, Instant};
+use tidegate_client::model::time::{self, UtcTime};
 use tidegate_client::model::version::Version;
 use tidegate_client::policy::{Metered, Policy};
 use tidegate_client::store::{Store, StoreError, check_name};
@@ -263,7 +263,7 @@ pub fn facts(battery: i64, is_metered: bool) -> Result<Facts, Box<dyn std::error
 }
 
 /// Until when "remind me tomorrow" defers an update.
-pub fn tomorrow(now: Instant) -> Instant {
+pub fn tomorrow(now: UtcTime) -> UtcTime {
     time::after(now, Span::hours(24))
 }
 
@@ -288,7 +288,7 @@ impl Monotonic for RealTimeClock {
 }
 
 impl Clock for RealTimeClock {
-    fn now(&self) -> Instant {
+    fn now(&self) -> UtcTime {
         // A counter that was never set starts in 1970: the client takes signed times instead.
         time::from_seconds((self.seconds)()).unwrap_or_default()
     }

@@ -31,7 +31,7 @@ use super::gate::Attestation;
 use super::manifest::Manifest;
 use super::name::{ArtifactName, DeviceId, FactName, HardwareId, Name};
 use super::rollout::{Bridge, Offer};
-use super::time::{self, Instant};
+use super::time::{self, UtcTime};
 use super::version::Version;
 use crate::prelude::*;
 
@@ -97,9 +97,9 @@ pub struct Inputs<'a> {
     /// The manifest of the offered release.
     pub approval: Approval<'a>,
     /// The instant to decide for: what opens goes by it.
-    pub now: Instant,
+    pub now: UtcTime,
     /// The instant for what closes: the same, or later where signed metadata shows that more time has passed.
-    pub latest: Instant,
+    pub latest: UtcTime,
     /// Releases that failed on this device.
     pub quarantined: &'a [Quarantined],
 }
@@ -111,7 +111,7 @@ pub struct Decision {
     pub outcome: Outcome,
     /// When the outcome will change without a new offer, if it will.
     #[serde(with = "time::optional_text")]
-    pub changes: Option<Instant>,
+    pub changes: Option<UtcTime>,
     /// Every rule, in the order of [`Rule::ALL`].
     pub rules: Vec<RuleOutcome>,
 }
@@ -145,7 +145,7 @@ pub enum Outcome {
     Wait {
         /// When the device may install it; `None` if that needs a new offer.
         #[serde(with = "time::optional_text")]
-        until: Option<Instant>,
+        until: Option<UtcTime>,
         /// The rule that delays it.
         rule: Rule,
         /// Why.

@@ -12,7 +12,7 @@ use crate::name::{HardwareId, Name};
 use crate::position::{percent, rounded, to_ppm};
 use crate::prelude::*;
 use crate::rollout::{Bridge, Offer};
-use crate::time::{self, Instant};
+use crate::time::{self, UtcTime};
 use crate::version::is_newer;
 
 pub(super) fn offered(offer: &Offer, cohort: &Name) -> RuleOutcome {
@@ -183,7 +183,7 @@ pub(super) fn pause(offer: &Offer) -> RuleOutcome {
     }
 }
 
-pub(super) fn until(offer: &Offer, now: Instant) -> RuleOutcome {
+pub(super) fn until(offer: &Offer, now: UtcTime) -> RuleOutcome {
     match offer.until {
         None => not_applicable(Rule::Until, "the offer does not end by itself".into()),
         Some(until) if offer.has_ended(now) => {
@@ -196,12 +196,12 @@ pub(super) fn until(offer: &Offer, now: Instant) -> RuleOutcome {
 }
 
 /// When the ramp of an offer reaches a device, if it does before the offer ends.
-pub(super) fn reached(offer: &Offer, choice: &CohortChoice) -> Option<Instant> {
+pub(super) fn reached(offer: &Offer, choice: &CohortChoice) -> Option<UtcTime> {
     let reached = offer.ramp?.exposed_at(choice.order.position(offer.sequence))?;
     Some(reached).filter(|reached| !offer.has_ended(*reached))
 }
 
-pub(super) fn ramp(offer: &Offer, choice: &CohortChoice, now: Instant) -> RuleOutcome {
+pub(super) fn ramp(offer: &Offer, choice: &CohortChoice, now: UtcTime) -> RuleOutcome {
     let Some(ramp) = &offer.ramp else {
         return not_applicable(Rule::Ramp, "no ramp: the whole cohort is eligible".into());
     };

@@ -10,7 +10,7 @@ mod refused_documents;
 mod vectors;
 
 use tidegate_model::name::{DeviceId, Name};
-use tidegate_model::time::{self, Instant};
+use tidegate_model::time::{self, UtcTime};
 
 fn name(text: &str) -> Name {
     text.parse().unwrap()
@@ -20,6 +20,6 @@ fn device(id: &str) -> DeviceId {
     id.parse().unwrap()
 }
 
-fn instant(text: &str) -> Instant {
+fn instant(text: &str) -> UtcTime {
     time::parse(text).unwrap()
 }

@@ -12,7 +12,7 @@ use tidegate_model::manifest::Manifest;
 use tidegate_model::name::{ArtifactName, Name};
 use tidegate_model::position::{PPM, SPACE, boundary};
 use tidegate_model::rollout::{Exposure, Offers, Ramp};
-use tidegate_model::time::{self, Instant};
+use tidegate_model::time::{self, UtcTime};
 use tidegate_model::version::{Version, VersionRange};
 use tidegate_tuf::json;
 
@@ -22,8 +22,8 @@ use super::{device, name};
 /// 9999-12-31T23:59:59Z.
 const LAST: i64 = 253_402_300_799;
 
-fn at(seconds: i64) -> Instant {
-    Instant::from_timestamp(seconds, 0).unwrap()
+fn at(seconds: i64) -> UtcTime {
+    UtcTime::from_timestamp(seconds, 0).unwrap()
 }
 
 /// Ramps of every length from a second to eight thousand years, short ones as likely as long ones.
@@ -37,12 +37,12 @@ fn ramp() -> impl Strategy<Value = Ramp> {
 }
 
 /// An instant on the ramp, or well before or after it.
-fn around(ramp: &Ramp) -> impl Strategy<Value = Instant> + use<> {
+fn around(ramp: &Ramp) -> impl Strategy<Value = UtcTime> + use<> {
     let (start, end) = (ramp.start().timestamp(), ramp.end().timestamp());
     prop_oneof![start - 3..=start + 3, end - 3..=end + 3, start..=end, 0..=LAST].prop_map(at)
 }
 
-fn ramp_and_instant() -> impl Strategy<Value = (Ramp, Instant)> {
+fn ramp_and_instant() -> impl Strategy<Value = (Ramp, UtcTime)> {
     ramp().prop_flat_map(|ramp| (Just(ramp), around(&ramp)))
 }
 

@@ -12,7 +12,7 @@ use tidegate_client::updater::Repository;
 use tidegate_model::cohort::CohortMap;
 use tidegate_model::facts::{FactValue, Facts};
 use tidegate_model::name::DeviceId;
-use tidegate_model::time::Instant;
+use tidegate_model::time::UtcTime;
 
 use super::folder::Folder;
 use crate::error::{Error, Kind, Result};
@@ -60,7 +60,7 @@ impl Actor {
 
         let site = std::path::absolute(folder.join("site")).map_err(|e| Error::io("find", &folder.join("site"), e))?;
         let url = url_of(&site).map_err(|e| Error::input("the folder has no file URL").with_source(e))?;
-        let clock = StubClock::at(Instant::UNIX_EPOCH);
+        let clock = StubClock::at(UtcTime::UNIX_EPOCH);
         let slot = home.join("slot.img");
         let word = |e: tidegate_model::name::NameError| Error::bug(e.to_string());
         let mut facts = Facts::new();
@@ -83,7 +83,7 @@ impl Actor {
     }
 
     /// The device, at an instant.
-    pub(super) fn at(&mut self, now: Instant) -> &mut Device {
+    pub(super) fn at(&mut self, now: UtcTime) -> &mut Device {
         self.clock.set(now);
         &mut self.device
     }

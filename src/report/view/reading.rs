@@ -11,7 +11,7 @@ use tidegate_model::manifest::Manifest;
 use tidegate_model::name::Name;
 use tidegate_model::rollout::{Offer, Offers};
 use tidegate_model::text::public_url;
-use tidegate_model::time::Instant;
+use tidegate_model::time::UtcTime;
 use tidegate_model::version::Version;
 
 use super::state::Source;
@@ -233,7 +233,7 @@ pub struct Approved {
 #[derive(Debug, Clone, PartialEq)]
 pub struct OfferedList {
     /// When the list was made.
-    pub assigned: Instant,
+    pub assigned: UtcTime,
     /// The offers, in order of preference.
     pub offers: Vec<Offered>,
 }

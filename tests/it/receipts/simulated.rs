@@ -14,7 +14,7 @@ use tidegate_model::digest::Digest;
 use tidegate_model::manifest::Manifest;
 use tidegate_model::receipt::{InstallResult, Receipt};
 use tidegate_model::rollout::{Offer, Offers};
-use tidegate_model::time::{self, Instant};
+use tidegate_model::time::{self, UtcTime};
 
 use super::{Signer, enrolment, object, tidegate, told, write};
 use crate::support::Fleet;
@@ -59,7 +59,7 @@ struct World {
     devices: Vec<Device>,
     manifest: Digest,
     fate: Fate,
-    begun: Instant,
+    begun: UtcTime,
     day: i64,
 }
 
@@ -111,7 +111,7 @@ impl World {
         world
     }
 
-    fn run(&self, now: Instant, line: &str) -> String {
+    fn run(&self, now: UtcTime, line: &str) -> String {
         told(&self.fleet.path(), now, &line.split(' ').collect::<Vec<_>>())
     }
 
@@ -136,7 +136,7 @@ impl World {
     }
 
     /// What devices that ask now are offered, cohort by cohort.
-    fn offered(&self, now: Instant) -> Published {
+    fn offered(&self, now: UtcTime) -> Published {
         let of = |cohort: &str| {
             let role = self.role(&format!("stable.{cohort}"));
             if time::parse(role["expires"].as_str().unwrap()).unwrap() <= now {
@@ -154,7 +154,7 @@ impl World {
     }
 
     /// Every device asks, and does as it decides.
-    fn devices_ask(&mut self, now: Instant) {
+    fn devices_ask(&mut self, now: UtcTime) {
         let published = self.offered(now);
         let mut sampled: BTreeMap<&str, usize> = BTreeMap::new();
         for device in &mut self.devices {
@@ -239,7 +239,7 @@ impl World {
     }
 
     /// What cron runs. Gives the rule by which the rollout was stopped, if it was, and the count.
-    fn cron(&self, now: Instant) -> (Option<String>, Value) {
+    fn cron(&self, now: UtcTime) -> (Option<String>, Value) {
         let count = [
             "receipts",
             "file:../receipts",
@@ -273,7 +273,7 @@ impl World {
     }
 
     /// The steps that the operator takes on their days, so long as nothing stops them.
-    fn operator(&self, now: Instant) {
+    fn operator(&self, now: UtcTime) {
         let line = match self.day {
             2 => "rollout advance 1.0.0 --cohort early --ramp 48h",
             5 => "rollout advance 1.0.0 --cohort general --ramp 72h",
@@ -286,7 +286,7 @@ impl World {
     }
 
     /// Lets days pass, to the end of the rollout or two days past its stop. `each_day` may put more receipts into the place, before cron counts.
-    fn live(mut self, each_day: impl Fn(&Self, Instant)) -> Observed {
+    fn live(mut self, each_day: impl Fn(&Self, UtcTime)) -> Observed {
         let mut observed = Observed { stopped: None, exposed: Vec::new(), counted: Value::Null, told: String::new() };
         for day in 0..=LAST {
             self.day = day;
@@ -313,7 +313,7 @@ impl World {
     }
 
     /// What a device of a cohort says at an instant, whoever it is.
-    fn claim(&self, device: &Device, outcome: InstallResult, at: Instant) -> Receipt {
+    fn claim(&self, device: &Device, outcome: InstallResult, at: UtcTime) -> Receipt {
         let mut receipt = super::receipt(device.profile.id.as_str(), self.manifest, outcome, at);
         receipt.cohort = device.choice.cohort.clone();
         receipt.hardware = device.profile.hardware.clone();
@@ -321,7 +321,7 @@ impl World {
     }
 
     /// Forgeries to make the fleet look as `outcome`: by keys that nobody enrolled, in other devices' names, and by one device over and over.
-    fn forge(&self, outcome: InstallResult, now: Instant) {
+    fn forge(&self, outcome: InstallResult, now: UtcTime) {
         let keep = |signer: &Signer, receipt: Receipt| {
             let (name, bytes) = object(&signer.sign(receipt));
             write(&self.receipts, &name, &bytes);

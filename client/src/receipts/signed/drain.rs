@@ -1,6 +1,6 @@
 //! Sends queued receipts to a sink.
 
-use std::time::{Duration, Instant as Moment};
+use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
 
@@ -10,7 +10,7 @@ use crate::receipts::sending::{Sending, Sent};
 use crate::receipts::sink::{Answer, Destination, Sink};
 use crate::retry::jitter;
 use crate::state::bounded;
-use tidegate_model::time::Instant;
+use tidegate_model::time::UtcTime;
 
 /// The maximum number of receipts per call.
 const AT_ONCE: usize = 64;
@@ -26,13 +26,13 @@ pub(crate) fn drain(
     sink: &mut dyn Sink,
     to: &Destination,
     options: Sending,
-    now: Instant,
+    now: UtcTime,
     save: &mut Save<'_>,
 ) -> Sent {
     let mut sent = Sent::default();
-    let started = Moment::now();
+    let started = Instant::now();
     // A time beyond the longest delay comes from a clock that was ahead.
-    let is_to_come = |until: Instant| (until - now).to_std().is_ok_and(|left| left <= options.retry.longest);
+    let is_to_come = |until: UtcTime| (until - now).to_std().is_ok_and(|left| left <= options.retry.longest);
     let held_back = ledger.until.is_some_and(|until| until > now && is_to_come(until)) && !options.at_once;
     let mut size = AT_ONCE;
     while !ledger.queue.is_empty() && !held_back && started.elapsed() < options.within {
@@ -90,7 +90,7 @@ fn well(ledger: &mut Ledger) -> bool {
 }
 
 /// Records a failure and the time of the next attempt; sending stops.
-fn later(ledger: &mut Ledger, why: &str, after: Option<Duration>, options: Sending, now: Instant) -> bool {
+fn later(ledger: &mut Ledger, why: &str, after: Option<Duration>, options: Sending, now: UtcTime) -> bool {
     ledger.failures = ledger.failures.saturating_add(1);
     let pause = options.retry.pause(ledger.failures, jitter());
     // The sink may set the delay, up to the longest one.
@@ -110,7 +110,7 @@ mod tests {
 
     const NOWHERE: Destination = Destination { gate: None };
 
-    fn now() -> Instant {
+    fn now() -> UtcTime {
         time::parse("2026-01-05T12:00:00Z").unwrap()
     }
 

@@ -12,7 +12,7 @@ use tidegate_model::receipt::{
     DeliveryCost, InstallResult, MAX_LENGTH, MAX_SIGNATURE, OfferResult, Receipt, SignedReceipt,
 };
 use tidegate_model::release::Release;
-use tidegate_model::time::{self, Instant};
+use tidegate_model::time::{self, UtcTime};
 use tidegate_model::version::Version;
 use tidegate_tuf::fields::{FieldError, Fields};
 use tidegate_tuf::json;
@@ -36,7 +36,7 @@ pub(crate) struct Ledger {
     pub(super) dropped: u64,
     pub(super) refused: u64,
     pub(super) failures: u32,
-    pub(super) until: Option<Instant>,
+    pub(super) until: Option<UtcTime>,
     pub(super) problem: Option<String>,
 }
 
@@ -71,7 +71,7 @@ impl Ledger {
         release: &Release,
         context: Context,
         offers: Vec<OfferResult>,
-        at: Instant,
+        at: UtcTime,
         key: &DeviceKey,
     ) -> Result<bool, String> {
         if let Some(known) = self.known(release) {
@@ -106,7 +106,7 @@ impl Ledger {
         release: &Release,
         outcome: InstallResult,
         reason: Option<&str>,
-        at: Instant,
+        at: UtcTime,
         key: &DeviceKey,
     ) -> Result<bool, String> {
         let Some(known) = self.known(release) else { return Ok(false) };
@@ -183,7 +183,7 @@ fn sign(
     known: &Known,
     reason: Option<&str>,
     offers: Vec<OfferResult>,
-    at: Instant,
+    at: UtcTime,
     key: &DeviceKey,
 ) -> Result<SignedReceipt, String> {
     let Known { release, context, last, delivery } = known.clone();
@@ -307,7 +307,7 @@ pub(super) mod tests {
         }
     }
 
-    fn at(second: i64) -> Instant {
+    fn at(second: i64) -> UtcTime {
         chrono::DateTime::from_timestamp(1_767_225_600 + second, 0).unwrap()
     }
 

@@ -16,7 +16,7 @@ use tidegate_model::gate::GateUrl;
 use tidegate_model::name::{DeviceId, Name};
 use tidegate_model::receipt::{DeliveryCost, InstallResult, OfferResult, SignedReceipt};
 use tidegate_model::release::Release;
-use tidegate_model::time::Instant;
+use tidegate_model::time::UtcTime;
 
 /// The state file.
 const NAME: &str = "receipts.json";
@@ -110,7 +110,7 @@ impl ReceiptRecorder for SigningRecorder {
         self.observed = None;
     }
 
-    fn record_offer(&mut self, store: &DirStore, explanation: &Explanation, release: &Release, at: Instant) {
+    fn record_offer(&mut self, store: &DirStore, explanation: &Explanation, release: &Release, at: UtcTime) {
         let Explanation { device: profile, offers, .. } = explanation;
         let offers: Vec<_> = offers.iter().map(OfferResult::of).collect();
         self.change(store, |ledger, settings, observed| {
@@ -129,7 +129,7 @@ impl ReceiptRecorder for SigningRecorder {
         });
     }
 
-    fn record(&mut self, store: &DirStore, release: &Release, outcome: InstallResult, why: Option<&str>, at: Instant) {
+    fn record(&mut self, store: &DirStore, release: &Release, outcome: InstallResult, why: Option<&str>, at: UtcTime) {
         self.change(store, |ledger, settings, _| ledger.record(release, outcome, why, at, &settings.key));
     }
 
@@ -137,14 +137,14 @@ impl ReceiptRecorder for SigningRecorder {
         self.change(store, |ledger, _, _| Ok(ledger.fetched(release, cost)));
     }
 
-    fn record_step(&mut self, store: &DirStore, before: &State, after: &State, at: Instant) {
+    fn record_step(&mut self, store: &DirStore, before: &State, after: &State, at: UtcTime) {
         let release = before.release().or(after.release());
         if let (Some((outcome, why)), Some(release)) = (outcome_of(before, after), release) {
             self.record(store, release, outcome, why, at);
         }
     }
 
-    fn record_expected(&mut self, store: &DirStore, state: &State, at: Instant) {
+    fn record_expected(&mut self, store: &DirStore, state: &State, at: UtcTime) {
         let Some(release) = state.release() else { return };
         let last = self.ledger().and_then(|ledger| ledger.last(release));
         if let Some((outcome, why)) = last.and_then(|last| expected(state, last)) {
@@ -158,7 +158,7 @@ impl ReceiptRecorder for SigningRecorder {
         machine: &Machine,
         tolerance: Tolerance,
         error: &Error,
-        at: Instant,
+        at: UtcTime,
     ) {
         let is_work =
             matches!(machine.state, State::Downloading { .. } | State::Verifying { .. } | State::Installing { .. });
@@ -172,7 +172,7 @@ impl ReceiptRecorder for SigningRecorder {
         self.problem.take()
     }
 
-    fn send(&mut self, store: &DirStore, sink: &mut dyn Sink, options: Sending, now: Instant) -> Option<Sent> {
+    fn send(&mut self, store: &DirStore, sink: &mut dyn Sink, options: Sending, now: UtcTime) -> Option<Sent> {
         let problem = self.problem.clone();
         let Some(kept) = &mut self.kept else { return Some(Sent { problem, ..Sent::default() }) };
         let mut ledger = kept.value().cloned().unwrap_or_default();
