@@ -339,17 +339,8 @@ impl DeviceBuilder {
         let quarantine: Kept<Quarantine> = kept(&store, "quarantine.json", others, &mut repairs)?;
         let machine: Kept<Machine> = kept(&store, "machine.json", others, &mut repairs)?;
         let overwritten = kept(&store, "overwritten.json", others, &mut repairs)?;
-        if let Some(schema) = record.newer().or(quarantine.newer()).or(machine.newer()) {
-            remarks.push(format!(
-                "a newer version of this program wrote the device's state (schema {schema}): what is known of it counts"
-            ));
-        }
-        if store.is_read_only() {
-            let folder = store.folder().display();
-            remarks.push(format!(
-                "{folder} cannot be written: what is found now is not kept, and nothing can be installed"
-            ));
-        }
+        remarks.extend(record.newer().or(quarantine.newer()).or(machine.newer()).map(newer));
+        remarks.extend(store.is_read_only().then(|| read_only(&store)));
         let mut recorder = self.recorder.unwrap_or_else(|| Box::new(NoReceipts));
         recorder.open(&store, &mut repairs);
         profile.installed = running(record.value(), None, &profile, &factory);
@@ -358,9 +349,9 @@ impl DeviceBuilder {
         let (has_gate, visit) = (self.gate.is_some(), CurrentVisit::default());
         let fetch = GatedFetch::new(fetch, self.gate, visit.clone());
         let clock = self.clock.unwrap_or_else(|| Box::new(FlooredClock::new(SystemClock::new(), BUILT)));
-        let updater =
-            Updater::new(root, repository, fetch, store.subfolder("metadata")?, clock).with_limits(self.limits);
-        let updater = updater.cancelled_by(&self.cancel);
+        let metadata = store.subfolder("metadata")?;
+        let updater = Updater::new(root, repository, fetch, metadata, clock);
+        let updater = updater.with_limits(self.limits).cancelled_by(&self.cancel);
         let mut installer = self.installer;
         if let Some(installer) = &mut installer {
             installer.cancelled_by(&self.cancel);
@@ -394,6 +385,15 @@ impl DeviceBuilder {
             recorder,
         })
     }
+}
+
+fn newer(schema: u64) -> String {
+    format!("a newer version of this program wrote the device's state (schema {schema}): what is known of it counts")
+}
+
+fn read_only(store: &DirStore) -> String {
+    let folder = store.folder().display();
+    format!("{folder} cannot be written: what is found now is not kept, and nothing can be installed")
 }
 
 /// The file that names the device whose state it is.

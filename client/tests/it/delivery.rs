@@ -68,7 +68,7 @@ fn small_images() -> (Vec<u8>, Vec<u8>) {
     new[..10].copy_from_slice(b"well, new!");
     new.extend(noise(2, 60_000));
     // So that chunks are cheaper than the whole file.
-    new.extend([0; 20_000]);
+    new.resize(new.len() + 20_000, 0);
     (old, new)
 }
 
@@ -311,7 +311,7 @@ fn a_login_page_does_not_turn_ranges_off() {
 fn small_gaps_between_ranges_are_read_and_larger_ones_are_not() {
     const GAP: usize = 16 << 10;
     let noisy = 30 * AVERAGE_CHUNK;
-    let new = [b"well".as_slice(), &noise(11, noisy), &[0; 200_000]].concat();
+    let new = [b"well".as_slice(), &noise(11, noisy), &vec![0; 200_000]].concat();
     let chunks: Vec<_> = FastCDC::new(&new, MIN_CHUNK, AVERAGE_CHUNK, MAX_CHUNK)
         .map(|chunk| chunk.offset..chunk.offset + chunk.length)
         .filter(|chunk| chunk.end <= noisy)

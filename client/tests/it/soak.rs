@@ -165,6 +165,7 @@ impl Server {
     }
 
     /// Answers one request; an error ends the connection.
+    #[allow(clippy::too_many_lines, reason = "one arm for each fault")]
     fn answer(&self, stream: &mut TcpStream, head: &str) -> io::Result<()> {
         let path = head.split(' ').nth(1).unwrap().trim_start_matches('/');
         let from = head

@@ -9,6 +9,7 @@ fn sent<T: Send + std::fmt::Debug>() {}
 
 fn shared<T: Send + Sync + std::fmt::Debug>() {}
 
+#[allow(clippy::too_many_lines, reason = "a list")]
 #[test]
 fn types_cross_threads() {
     shared::<client::Error>();

@@ -39,10 +39,9 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 fn instant(text: &str) -> Option<DateTime<Utc>> {
     const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
     let words: Vec<_> = text.split([' ', ',', '-', ':']).filter(|word| !word.is_empty()).collect();
-    let (year, month, [day, hour, minute, second]) = match *words {
-        [_, month, day, hour, minute, second, year] => (year, month, [day, hour, minute, second]),
-        [_, day, month, year, hour, minute, second, "GMT"] => (year, month, [day, hour, minute, second]),
-        _ => return None,
+    let ([_, month, day, hour, minute, second, year] | [_, day, month, year, hour, minute, second, "GMT"]) = *words
+    else {
+        return None;
     };
     let number = |text: &str| text.parse::<u32>().ok();
     // Two digits are of a year that is not far from now; this device's clock may be.

@@ -1,7 +1,7 @@
 //! Sockets whose waits end: at their time limit, when patience runs out, and when the caller cancels.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,15 +17,27 @@ use ureq::unversioned::transport::{
 
 use super::pace::Patience;
 
+/// How many addresses of a name are tried; as many as there is room for.
+const MOST_ADDRESSES: usize = 16;
+
 /// Resolves names by the system.
 #[derive(Debug)]
 pub(super) struct Names(pub(super) Patience);
 
 impl Resolver for Names {
-    fn resolve(&self, uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
-        let (uri, config) = (uri.clone(), config.clone());
-        let unlimited = NextTimeout { after: Bound::NotHappening, ..timeout };
-        wait_for(&self.0, &timeout, move || DefaultResolver::default().resolve(&uri, &config, unlimited))
+    fn resolve(&self, uri: &Uri, _: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
+        let scheme = uri.scheme().zip(uri.authority());
+        let host = scheme.and_then(|(scheme, authority)| DefaultResolver::host_and_port(scheme, authority));
+        let host = host.ok_or_else(|| Error::BadUri(String::new()))?;
+        let mut addresses = self.empty();
+        if let Found::Names(found) =
+            wait_for(&self.0, &timeout, Box::new(move || Ok(Found::Names(host.to_socket_addrs()?))))?
+        {
+            for address in found.take(MOST_ADDRESSES) {
+                addresses.push(address);
+            }
+        }
+        if addresses.is_empty() { Err(Error::HostNotFound) } else { Ok(addresses) }
     }
 }
 
@@ -42,7 +54,8 @@ impl<In: Transport> Connector<In> for Dialer {
         }
         let addresses: Vec<SocketAddr> = details.addrs.iter().copied().collect();
         let limit = left(&details.timeout);
-        let stream = wait_for(&self.0, &details.timeout, move || dial(&addresses, limit))?;
+        let found = wait_for(&self.0, &details.timeout, Box::new(move || dial(&addresses, limit).map(Found::Stream)))?;
+        let Found::Stream(stream) = found else { return Err(Error::ConnectionFailed) };
         stream.set_nodelay(details.config.no_delay())?;
         let buffers = LazyBuffers::new(details.config.input_buffer_size(), details.config.output_buffer_size());
         Ok(Some(Either::B(Socket { stream, buffers, patience: self.0.clone(), limits: [None; 2] })))
@@ -56,18 +69,24 @@ fn left(timeout: &NextTimeout) -> Option<Duration> {
     }
 }
 
+/// What a thread finds. One type, so that the code that waits for it is made once.
+enum Found {
+    Names(std::vec::IntoIter<SocketAddr>),
+    Stream(TcpStream),
+}
+
 /// Does in a thread what cannot be interrupted, and waits no longer than it may. The thread ends by itself.
-fn wait_for<T: Send + 'static>(
+fn wait_for(
     patience: &Patience,
     timeout: &NextTimeout,
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
+    work: Box<dyn FnOnce() -> io::Result<Found> + Send>,
+) -> Result<Found, Error> {
     let started = Instant::now();
     let (send, receive) = mpsc::sync_channel(1);
     thread::spawn(move || send.send(work()));
     loop {
         match receive.recv_timeout(patience.slice(timeout, started)?) {
-            Ok(result) => return result,
+            Ok(result) => return Ok(result?),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Err(Error::ConnectionFailed),
         }
@@ -75,7 +94,7 @@ fn wait_for<T: Send + 'static>(
 }
 
 /// Connects to the first address that answers. Each has half of the time that is left, and the last one all of it.
-fn dial(addresses: &[SocketAddr], limit: Option<Duration>) -> Result<TcpStream, Error> {
+fn dial(addresses: &[SocketAddr], limit: Option<Duration>) -> io::Result<TcpStream> {
     let started = Instant::now();
     let mut result = Err(io::ErrorKind::ConnectionRefused.into());
     for (index, address) in addresses.iter().enumerate() {
@@ -90,7 +109,7 @@ fn dial(addresses: &[SocketAddr], limit: Option<Duration>) -> Result<TcpStream, 
             break;
         }
     }
-    Ok(result?)
+    result
 }
 
 /// A connection.
