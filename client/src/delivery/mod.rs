@@ -44,12 +44,15 @@ impl std::fmt::Display for Way {
 }
 
 /// The ways to fetch an artifact of `length` bytes with this delivery and this patch, the cheapest first.
+///
+/// Of chunks, the device has some as a rule, so that fewer come than are signed: they go before the whole file as long as they are not 1/64 more
+/// than it, as for an image that does not compress.
 pub(crate) fn ways(length: u64, delivery: Option<&Delivery>, patch: Option<&PatchRef>) -> Vec<Way> {
     let way = |way, bytes| Way { way, bytes, from: None };
     let chunks = delivery.map(|it| way(WayKind::Chunks, it.index.length.saturating_add(it.pack.length)));
     let patch = patch.map(|it| Way { from: Some(it.from.version.clone()), ..way(WayKind::Patch, it.length) });
     let mut ways: Vec<Way> = patch.into_iter().chain(chunks).chain([way(WayKind::Whole, length)]).collect();
-    ways.sort_by_key(|way| way.bytes);
+    ways.sort_by_key(|it| if it.way == WayKind::Whole { it.bytes.saturating_add(it.bytes / 64) } else { it.bytes });
     ways
 }
 
