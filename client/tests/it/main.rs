@@ -43,6 +43,8 @@ mod soak;
 mod stolen_time;
 #[cfg(all(unix, feature = "testing"))]
 mod suites;
+#[cfg(all(unix, feature = "testing", feature = "http"))]
+mod suites_http;
 mod threads;
 #[cfg(all(unix, feature = "http"))]
 mod tls;
