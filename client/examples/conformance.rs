@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use lexopt::prelude::*;
+use tidegate_client::clock::SystemClock;
+use tidegate_client::fetch::AnyFetch;
+use tidegate_client::store::DirStore;
 use tidegate_client::updater::{Repository, Updater};
 use tidegate_tuf::path::{TargetPath, percent_encode};
 
@@ -76,6 +79,9 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
 
 fn updater(arguments: &Arguments) -> Result<Updater, Box<dyn Error>> {
     let root = std::fs::read(Path::new(&arguments.metadata_dir).join("root.json"))?;
-    let repository = Repository::new(&arguments.metadata_url, &arguments.target_base_url)?;
-    Ok(Updater::open(root, repository, &arguments.metadata_dir)?)
+    // `refresh` names none, and needs none.
+    let targets = Some(&arguments.target_base_url).filter(|url| !url.is_empty()).unwrap_or(&arguments.metadata_url);
+    let repository = Repository::new(&arguments.metadata_url, targets)?;
+    // The suite looks at repositories of the past, with a clock of the past, which `Updater::open` would not believe.
+    Ok(Updater::new(root, repository, AnyFetch::new(), DirStore::open(&arguments.metadata_dir)?, SystemClock::new()))
 }

@@ -302,7 +302,7 @@ impl Store for DirStore {
 /// The longest segment of a name: file systems take 255 bytes, of which a temporary file's suffix needs a few.
 pub(crate) const LONGEST_SEGMENT: usize = 240;
 
-/// Checks the name of an entry: segments of ASCII letters, digits and `-._~%`, of at most [`LONGEST_SEGMENT`] bytes, with `/` between them.
+/// Checks the name of an entry: segments of ASCII letters, digits and `-._~%`, of at most 240 bytes, with `/` between them.
 /// Every store refuses other names.
 ///
 /// # Errors

@@ -350,7 +350,7 @@ impl Updater {
     ///
     /// # Errors
     ///
-    /// As for [`download`](crate::download::download), without a progress that could end it.
+    /// As for [`download()`](crate::download::download), without a progress that could end it.
     pub fn download(&self, found: &Found, path: impl AsRef<Path>) -> Result<(), Error> {
         let wanted = Wanted {
             name: found.path.to_string(),
