@@ -10,7 +10,7 @@ mod board;
 mod by_hand;
 #[cfg(all(unix, feature = "http"))]
 mod cancel;
-#[cfg(unix)]
+#[cfg(all(unix, feature = "http"))]
 mod delivery;
 mod delivery_files;
 mod device;
