@@ -13,11 +13,12 @@ use serde_json::{Value, json};
 use tidegate_client::Error;
 use tidegate_client::agent::Health;
 use tidegate_client::clock::{StubClock, SystemClock};
+use tidegate_client::command::Command;
 use tidegate_client::delivery::WayKind;
 use tidegate_client::disk::{Disk, Faults};
 use tidegate_client::fetch::http::{HttpFetch, HttpOptions, Proxy};
 use tidegate_client::fetch::{Fetch, FetchError, Reply, Request};
-use tidegate_client::install::{FileSlot, SlotImage, SlotInstaller, StubBoot};
+use tidegate_client::install::{CommandInstaller, DirectoryInstaller, FileSlot, SlotImage, SlotInstaller, StubBoot};
 use tidegate_client::policy::{Policy, Step};
 use tidegate_client::retry::Retry;
 use tidegate_client::state::State;
@@ -707,6 +708,44 @@ fn a_file_slot_is_patched_from_its_own_file() {
     device.install(&downloaded, &mut unwatched).unwrap();
     assert!(fs::read(&slot).unwrap() == scene.new);
     assert_eq!(read(&scene.mirror), scene.patch().len());
+}
+
+/// The folder of releases has the running artifact, so that a patch suffices; a program has nothing to start from, and gets the artifact from its
+/// chunks.
+#[test]
+fn folders_are_patched_and_programs_get_chunks() {
+    let scene = Scene::new(true);
+    let base = scene.board.folder.join("app");
+    fs::create_dir_all(base.join("releases/1.0.0")).unwrap();
+    fs::write(base.join("releases/1.0.0/image.bin"), &scene.old).unwrap();
+    std::os::unix::fs::symlink("releases/1.0.0", base.join("current")).unwrap();
+    let state = scene.board.folder.join("of-the-folder");
+    let mut device = device(&scene.mirror, &state, epoch()).installer(DirectoryInstaller::new(&base)).open().unwrap();
+    let update = device.check().unwrap().update.unwrap();
+    let downloaded = device.download(&update, &mut unwatched).unwrap();
+    device.install(&downloaded, &mut unwatched).unwrap();
+    assert!(fs::read(base.join("current/image.bin")).unwrap() == scene.new);
+    assert_eq!(read(&scene.mirror), scene.patch().len());
+    device.confirm().unwrap();
+    assert!(!base.join("releases/1.0.0").exists());
+
+    let installed = scene.board.folder.join("installed");
+    let words =
+        ["sh", "-c", "[ $1 != running ] || exit 20; [ $1 != install ] || cp $TIDEGATE_ARTIFACT $0"].map(str::to_owned);
+    let words = words.into_iter().chain([installed.display().to_string()]);
+    let program = CommandInstaller::new(Command::new(words, Duration::from_secs(20)));
+    let state = scene.board.folder.join("of-the-program");
+    let mut device = crate::fleet::device(&scene.mirror, &state, epoch()).installer(program).open().unwrap();
+    let update = device.check().unwrap().update.unwrap();
+    delivered(&scene.mirror);
+    let downloaded = device.download(&update, &mut unwatched).unwrap();
+    device.install(&downloaded, &mut unwatched).unwrap();
+    assert!(fs::read(&installed).unwrap() == scene.new);
+    let (files, bytes) = delivered(&scene.mirror);
+    assert!(
+        files.iter().any(|file| file == "pack") && bytes <= scene.made.index.len() + scene.made.pack.len(),
+        "{files:?}"
+    );
 }
 
 #[test]
