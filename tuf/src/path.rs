@@ -58,6 +58,14 @@ impl TargetPath {
     }
 }
 
+impl core::str::FromStr for TargetPath {
+    type Err = BadPath;
+
+    fn from_str(path: &str) -> Result<Self, BadPath> {
+        Self::new(path)
+    }
+}
+
 impl fmt::Display for TargetPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
