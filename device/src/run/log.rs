@@ -26,6 +26,8 @@ pub(super) struct Log {
     remarks: Vec<String>,
     /// A state that is not written yet: the line of a failure contains it.
     pending: Option<Value>,
+    /// The steps of this attempt that were logged. They are not logged again when the next check tries them again.
+    steps: Vec<String>,
     /// Why the agent waits, if it does.
     waits: Option<String>,
     /// The first failure to write.
@@ -54,7 +56,8 @@ struct Line<'a, T: Serialize> {
 
 impl Log {
     pub(super) fn new(output: Output) -> Self {
-        Self { output, state: State::Idle.to_string(), remarks: Vec::new(), pending: None, waits: None, failure: None }
+        let state = State::Idle.to_string();
+        Self { output, state, remarks: Vec::new(), pending: None, steps: Vec::new(), waits: None, failure: None }
     }
 
     /// The last logged state of the update.
@@ -162,6 +165,15 @@ impl Host for LogHost<'_> {
                     State::Waiting { why, .. } => Some(why.clone()),
                     _ => None,
                 };
+                let is_step = matches!(state, State::Downloading { .. } | State::Verifying { .. });
+                if is_step && self.log.steps.contains(&now) {
+                    return;
+                }
+                match state {
+                    _ if is_step => self.log.steps.push(now.clone()),
+                    State::Idle | State::Waiting { .. } => {}
+                    _ => self.log.steps.clear(),
+                }
                 if now != self.log.state {
                     self.log.line_of_state();
                     self.log.state = now;

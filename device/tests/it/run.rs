@@ -326,6 +326,26 @@ fn what_is_held_back_is_one_line_a_check() {
     while agent.next()["detail"]["kind"] != "installing" {}
 }
 
+/// The check is a line, and its failure is one. That it downloads is told by the first.
+#[test]
+fn a_download_that_fails_again_is_one_line() {
+    let bench = bench();
+    let image = find(&bench.path("repository/targets"), ".image.bin");
+    let aside = bench.path("image.aside");
+    fs::rename(&image, &aside).unwrap();
+    let mut agent = Running::start(&mut bench.command(&[]));
+    assert!(agent.until("state").starts_with("downloading 1.2.0"));
+    assert_eq!(agent.next()["event"], "failed");
+    for _ in 0..2 {
+        agent.signal("USR1");
+        let events = [agent.next(), agent.next(), agent.next()].map(|line| line["event"].as_str().unwrap().to_owned());
+        assert_eq!(events, ["woken", "checked", "failed"]);
+    }
+    fs::rename(&aside, &image).unwrap();
+    agent.signal("USR1");
+    while agent.next()["detail"]["kind"] != "installing" {}
+}
+
 #[test]
 fn wrong_settings_stop_it_at_once() {
     let bench = bench();
