@@ -83,7 +83,8 @@ fn wait_for(
 ) -> Result<Found, Error> {
     let started = Instant::now();
     let (send, receive) = mpsc::sync_channel(1);
-    thread::spawn(move || send.send(work()));
+    // Where there can be no other thread, that is an error and no panic.
+    thread::Builder::new().spawn(move || send.send(work()))?;
     loop {
         match receive.recv_timeout(patience.slice(timeout, started)?) {
             Ok(result) => return Ok(result?),
