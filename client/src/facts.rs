@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::command::Command;
 use crate::disk::read_regular;
+use crate::watch::Cancel;
 use tidegate_model::facts::{FactValue, Facts, TypedFact};
 use tidegate_model::name::FactName;
 
@@ -30,6 +31,16 @@ pub enum FactSource {
     Command(Command),
     /// Facts about the running system; see [`system`]. The path is its root folder.
     System(PathBuf),
+}
+
+impl FactSource {
+    /// The same, ended by this token if it is a program.
+    pub(crate) fn until(self, cancel: &Cancel) -> Self {
+        match self {
+            Self::Command(command) => Self::Command(command.until(cancel)),
+            other => other,
+        }
+    }
 }
 
 /// Facts, and the problems of their sources.

@@ -358,7 +358,7 @@ impl DeviceBuilder {
         }
         Ok(Device {
             profile,
-            fact_sources: self.fact_sources,
+            fact_sources: self.fact_sources.into_iter().map(|source| source.until(&self.cancel)).collect(),
             factory,
             updater,
             has_gate,

@@ -14,6 +14,7 @@ use tidegate_client::clock::SystemClock;
 use tidegate_client::command::Command;
 use tidegate_client::device::{Device, DeviceBuilder};
 use tidegate_client::disk::Disk;
+use tidegate_client::facts::FactSource;
 use tidegate_client::fetch::AnyFetch;
 use tidegate_client::fetch::http::{HttpFetch, HttpOptions, Proxy};
 use tidegate_client::install::BootHook;
@@ -264,6 +265,21 @@ fn the_programs_of_an_agent_end() {
     check(AgentOptions { health: Health::Command(health), ..AgentOptions::default() });
     assert!(matches!(board.state(), State::Trial { boots: 1, .. }), "{}", board.state());
     board.device().confirm().unwrap();
+}
+
+/// Facts are gathered again before an installation.
+#[test]
+fn a_program_that_gives_facts_ends() {
+    let mirror = Mirror::of(repository(b"the new image is well"));
+    let folder = scratch();
+    let board = Board::new(folder.path(), &mirror);
+    let cancel = Cancel::new();
+    let sources = vec![FactSource::Command(program(&["sleep", "60"]))];
+    let mut device = board.builder(Disk::new()).fact_sources(sources).cancel(&cancel).open().unwrap();
+    let update = device.check().unwrap().update.unwrap();
+    let downloaded = device.download(&update, &mut unwatched).unwrap();
+    cancelled(&cancel, move || device.install(&downloaded, &mut unwatched));
+    blames_nobody(&board, "gathering facts");
 }
 
 /// The callback is told every phase, in order, and may end each.
