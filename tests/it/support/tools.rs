@@ -13,7 +13,8 @@ pub fn have(program: &str, probe: &str) -> bool {
 /// A Python that can import every one of `modules`; `TIDEGATE_PYTHON` names another interpreter than `python3`.
 pub fn python(modules: &[&str]) -> Option<PathBuf> {
     let python = PathBuf::from(std::env::var_os("TIDEGATE_PYTHON").unwrap_or_else(|| "python3".into()));
-    let imports = format!("import {}", modules.join(", "));
+    // Not from this folder, which is first in the path: it has a folder `tuf`, which is no python-tuf.
+    let imports = format!("import sys; sys.path = [path for path in sys.path if path]; import {}", modules.join(", "));
     let found = Command::new(&python).args(["-c", &imports]).output().is_ok_and(|out| out.status.success());
     missing_unless(found, &format!("{} with {modules:?}", python.display())).then_some(python)
 }
